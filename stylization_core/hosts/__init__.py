@@ -1,0 +1,1 @@
+"""Adapters that bring the operators to a host program."""

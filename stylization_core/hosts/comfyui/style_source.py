@@ -1,0 +1,112 @@
+"""Find the two models of a style score: which rows are base, which are style, and whether they differ at all."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from ...errors import StylizationError
+from .families import Family, detect
+from .style_branch import StyleBranch, attached, check, lifted
+
+REMEDY = (
+    "Put 'Stylize Style LoRA' between the checkpoint and this node, or connect the checkpoint through 'Load LoRA' "
+    "to style_model"
+)
+
+
+@dataclass(frozen=True)
+class StyleSource:
+    """Where the style prediction comes from; exactly one of ``branch`` and ``patcher`` is set.
+
+    Attributes:
+        family: of the base model.
+        branch: deltas to add to the style rows of the base network.
+        patcher: a second MODEL with a network of its own.
+    """
+
+    family: Family
+    branch: StyleBranch | None = None
+    patcher: object | None = None
+
+
+def find_style(model, style_model=None) -> StyleSource:
+    """Resolve the inputs of a node that compares a style with its base.
+
+    Args:
+        model: MODEL of the base, possibly carrying a style branch.
+        style_model: MODEL of the style, or None when ``model`` carries it.
+
+    Raises:
+        StylizationError: no style, a style equal to the base, families that cannot be compared.
+    """
+    family = detect(model)
+    if style_model is None:
+        branch = attached(model)
+        if branch is None:
+            raise StylizationError("model", "it carries no style and style_model is not connected", REMEDY)
+        return StyleSource(family, branch=_acting(model, branch))
+    detect(style_model, subject="style_model")
+    if model.is_clone(style_model):
+        return StyleSource(family, branch=_lifted_from_clone(model, style_model))
+    _comparable(model, style_model)
+    return StyleSource(family, patcher=style_model)
+
+
+def _acting(model, branch: StyleBranch) -> StyleBranch:
+    if all(delta.strength == 0 for parts in branch.deltas.values() for delta in parts):
+        raise StylizationError("model", f"its style {branch.label} has strength 0", "Raise the strength of the LoRA")
+    check(model, branch)
+    return branch
+
+
+def _lifted_from_clone(model, style_model) -> StyleBranch:
+    branch = lifted(model, style_model)
+    if not branch.deltas or all(delta.strength == 0 for parts in branch.deltas.values() for delta in parts):
+        raise StylizationError(
+            "model and style_model", "both are the same checkpoint with the same LoRAs, so no style is left", REMEDY
+        )
+    own = set(style_model.model_options["transformer_options"]) - set(model.model_options["transformer_options"])
+    if own:
+        logging.warning(
+            "[Stylization] style_model also carries %s, which model lacks; only its LoRA weights are used. "
+            "Put such nodes before the two models part.",
+            ", ".join(sorted(own)),
+        )
+    return branch
+
+
+def _comparable(model, style_model) -> None:
+    ours, theirs = model.model.latent_format, style_model.model.latent_format
+    if type(ours) is not type(theirs):
+        raise StylizationError(
+            "style_model",
+            f"it works on {type(theirs).__name__} latents, model on {type(ours).__name__} latents",
+            "Use two checkpoints of one family",
+        )
+    if detect(model).flow != detect(style_model, subject="style_model").flow:
+        raise StylizationError(
+            "style_model",
+            "one of the two models is a flow model, the other is not, so they see different noise",
+            "Use two checkpoints of one family",
+        )
+    if _same_weights(model, style_model):
+        raise StylizationError(
+            "model and style_model", "two loaders loaded the same checkpoint, so no style is left", REMEDY
+        )
+
+
+def _same_weights(model, other) -> bool:
+    ours, theirs = model.model.diffusion_model.state_dict(), other.model.diffusion_model.state_dict()
+    if ours.keys() != theirs.keys() or _patch_signature(model) != _patch_signature(other):
+        return False
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
+        for a, b in ((ours[key], theirs[key]) for key in ours)
+    )
+
+
+def _patch_signature(patcher) -> set:
+    return {(key, len(patches)) for key, patches in patcher.patches.items()}

@@ -1,0 +1,68 @@
+"""Where a prompt change acts: the relevance map of SMS's Semantic-Aware Gradient Refinement.
+
+Source: SMS (arXiv 2503.07601), "Semantic-Aware Gradient Refinement": the discrepancy of the base model's predictions
+for an edit prompt and the empty prompt on the noised source. Published is one map per iteration from one noise, with
+min-max scaling; here maps of several noise levels are averaged first and scaled by percentiles, so that one outlier
+cell does not set the scale and nothing has to be computed during the optimisation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MEAN_RELEVANCE = 0.21
+"""Mean of a published (min-max scaled) map on an unstructured field; the uniform map that replaces it when off."""
+
+
+def discrepancy(edited: Tensor, empty: Tensor) -> Tensor:
+    """|mean over channels of (edited - empty)|, the published order of mean and modulus. (B, C, H, W) -> (B, 1, H, W)."""
+    return (edited - empty).mean(dim=1, keepdim=True).abs()
+
+
+def minmax(field: Tensor) -> Tensor:
+    """Scale each map to [0, 1] as published; a flat map becomes all ones. (B, 1, H, W) -> same."""
+    low = field.amin(dim=(1, 2, 3), keepdim=True)
+    span = field.amax(dim=(1, 2, 3), keepdim=True) - low
+    return torch.where(span > 0, (field - low) / span.clamp_min(torch.finfo(field.dtype).tiny), torch.ones_like(field))
+
+
+def gaussian_blur(field: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian of standard deviation ``sigma`` cells with replicated borders. (B, C, H, W) -> same."""
+    if sigma <= 0:
+        return field
+    radius = max(1, math.ceil(3 * sigma))
+    x = torch.arange(-radius, radius + 1, device=field.device, dtype=field.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    channels = field.shape[1]
+    padded = F.pad(field, (radius, radius, radius, radius), mode="replicate")
+    padded = F.conv2d(padded, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    return F.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+
+def robust_relevance(maps: Tensor, *, floor: float = 0.1, percentile: float = 2.0, blur: float = 0.7) -> Tensor:
+    """Average K discrepancy maps into one relevance map.
+
+    Args:
+        maps: (K, B, 1, H, W), non-negative.
+        floor: smallest value, so that no region is frozen by accident; in [0, 1].
+        percentile: both tails clipped, in percent.
+        blur: Gaussian standard deviation in latent cells.
+
+    Returns:
+        (B, 1, H, W) in [floor, 1]; all ones where the map is flat.
+    """
+    if maps.ndim != 5 or maps.shape[2] != 1:
+        raise ValueError(f"robust_relevance: maps must be (K, B, 1, H, W), got {tuple(maps.shape)}")
+    # each level contributes its shape, not its scale: high noise levels have far larger discrepancies
+    scale = maps.mean(dim=(2, 3, 4), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
+    field = gaussian_blur((maps / scale).mean(dim=0), blur)
+    flat = field.flatten(1)
+    tails = torch.tensor([percentile / 100, 1 - percentile / 100], device=field.device, dtype=field.dtype)
+    low, high = (q.view(-1, 1, 1, 1) for q in torch.quantile(flat, tails, dim=1))
+    relevance = minmax(torch.maximum(torch.minimum(field, high), low))
+    return floor + (1 - floor) * relevance

@@ -1,0 +1,35 @@
+"""Adam on one tensor with a given gradient; no autograd, no parameter groups."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPS = 1e-8 * 16384
+"""Published: eps 1e-8 on a gradient divided by N = 4 * 64 * 64. Without that division the same optimiser has this
+eps at every latent size; it is what lets the relevance map act, because gradients are of its order."""
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015, algorithm 1) in float32.
+
+    Args:
+        like: tensor whose shape and device the moments take.
+        betas: decay of the two moments.
+        eps: added to the root of the second moment; :data:`EPS` for SMS.
+    """
+
+    def __init__(self, like: Tensor, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = EPS):
+        self.first = torch.zeros_like(like, dtype=torch.float32)
+        self.second = torch.zeros_like(like, dtype=torch.float32)
+        self.betas, self.eps, self.count = betas, eps, 0
+
+    def step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
+        """``x`` after one step of ``size`` against ``gradient``; returns a new tensor."""
+        self.count += 1
+        beta1, beta2 = self.betas
+        self.first.lerp_(gradient, 1 - beta1)
+        self.second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        mean = self.first / (1 - beta1**self.count)
+        spread = (self.second / (1 - beta2**self.count)).sqrt_().add_(self.eps)
+        return x - size * mean / spread

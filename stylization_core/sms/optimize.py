@@ -1,0 +1,97 @@
+"""The SMS loop on a latent, independent of who computes the predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..randomness import stream
+from ..relevance import MEAN_RELEVANCE
+from ..spectrum import spectrum_gradient
+from .adam import Adam
+from .schedule import Schedule
+
+PUBLISHED_LAMBDA = 5e-4
+"""Spectrum weight of the published demos; in the units of the x0-space gradient kappa * (D_fake - D_style)."""
+
+Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""(noised latent, step) -> (denoised by the style model, denoised by the fake model), both guided, like the latent."""
+
+AddNoise = Callable[[Tensor, Tensor, int], Tensor]
+"""(latent, noise, step) -> noised latent at that step's level."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What acts beside the score difference.
+
+    Attributes:
+        strength: multiplies every step; 0 moves nothing.
+        spectrum: spectrum weight in units of the published 5e-4; 0 switches it off.
+        relevance: (B or 1, 1, H, W) in [0, 1] that scales the score gradient; None is a uniform map of the same mean.
+        mask: (B or 1, 1, H, W) in [0, 1]; 0 keeps the source exactly.
+    """
+
+    strength: float = 1.0
+    spectrum: float = 1.0
+    relevance: Tensor | None = None
+    mask: Tensor | None = None
+
+
+def score_gradient(style: Tensor, fake: Tensor, weight: float) -> Tensor:
+    """Gradient of the style matching score at the clean latent, SMS's w_t (e_style - e_fake) in x0 space.
+
+    With sigma-scaled noise e = (x_t - D) / sigma, so w_t (e_style - e_fake) = w_t / sigma (D_fake - D_style).
+    """
+    return torch.nan_to_num(weight * (fake - style))
+
+
+def optimize(
+    source: Tensor,
+    schedule: Schedule,
+    predict: Predict,
+    add_noise: AddNoise,
+    seed: int,
+    terms: Terms = Terms(),
+    *,
+    start: int = 0,
+    reached: Tensor | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Minimise the style matching score of a latent (SMS, one iteration per entry of ``schedule``).
+
+    Args:
+        source: (B, C, H, W), the clean latent whose content is kept.
+        predict, add_noise: the model's side, see :data:`Predict` and :data:`AddNoise`.
+        seed: of the noise stream.
+        start, reached: continue at this step from this latent; Adam's moments start anew.
+        on_step: called after each step with its index and the latent reached.
+
+    Returns:
+        The optimised latent, float32.
+    """
+    source = source.float()
+    x = source if reached is None else reached.float().to(source.device)
+    if terms.strength == 0:
+        return x
+    adam = Adam(source)
+    noise_stream = stream(seed, "sms.noise")
+    relevance = MEAN_RELEVANCE if terms.relevance is None else terms.relevance
+    for step in range(len(schedule)):
+        noise = torch.randn(source.shape, generator=noise_stream, dtype=torch.float32)
+        if step < start:
+            continue
+        style, fake = predict(add_noise(x, noise.to(source.device), step), step)
+        gradient = score_gradient(style.float(), fake.float(), schedule.weights[step]) * relevance
+        if terms.spectrum:
+            weight = PUBLISHED_LAMBDA * terms.spectrum
+            gradient = gradient + weight * spectrum_gradient(x, source, schedule.rates[step])
+        x = adam.step(x, gradient, schedule.step_sizes[step] * terms.strength)
+        if terms.mask is not None:
+            x = torch.lerp(source, x, terms.mask)
+        if on_step is not None:
+            on_step(step, x)
+    return x

@@ -1,0 +1,85 @@
+"""Progressive Spectrum Regularization: hold the low band of the cosine spectrum of a latent.
+
+Source: SMS (arXiv 2503.07601), "Progressive Spectrum Regularization". The published code keeps the coefficients
+(u, v) with u + v <= tau of an orthonormal DCT-II and charges the mean absolute difference there. Two things differ
+here on purpose: the band is aspect-correct, so that it is the same share of any latent size (identical to the
+published one for squares), and DC, the mean colour, can be held separately.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=32)
+def _dct_matrix_cpu(n: int) -> Tensor:
+    with torch.inference_mode(False):  # cached beyond the run, so it must not be an inference tensor
+        k = torch.arange(n, dtype=torch.float64)
+        matrix = torch.cos(math.pi * (2 * k[None, :] + 1) * k[:, None] / (2 * n)) * math.sqrt(2.0 / n)
+        matrix[0] /= math.sqrt(2.0)
+        return matrix
+
+
+def dct_matrix(n: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+    """Orthonormal DCT-II matrix C of shape (n, n): ``C @ x`` is the spectrum of ``x``, ``C.T @ X`` its inverse."""
+    if n < 1:
+        raise ValueError(f"dct_matrix: n must be at least 1, got {n}")
+    return _dct_matrix_cpu(n).to(device=device, dtype=dtype)
+
+
+def dct2(x: Tensor) -> Tensor:
+    """Orthonormal 2-D DCT-II over the last two dimensions, (..., H, W) -> (..., H, W), same dtype."""
+    rows = dct_matrix(x.shape[-2], device=x.device, dtype=x.dtype)
+    columns = dct_matrix(x.shape[-1], device=x.device, dtype=x.dtype)
+    return rows @ x @ columns.T
+
+
+def idct2(spectrum: Tensor) -> Tensor:
+    """Inverse of :func:`dct2`."""
+    rows = dct_matrix(spectrum.shape[-2], device=spectrum.device, dtype=spectrum.dtype)
+    columns = dct_matrix(spectrum.shape[-1], device=spectrum.device, dtype=spectrum.dtype)
+    return rows.T @ spectrum @ columns
+
+
+def low_band(height: int, width: int, rate: float, *, device: torch.device | str = "cpu") -> Tensor:
+    """Which cosine coefficients are held at a noise level.
+
+    Args:
+        height, width: size of the latent in cells.
+        rate: t / t_max in [0, 1]; 0 keeps DC alone, 1 keeps everything.
+
+    Returns:
+        bool (H, W), true where ``u / (H - 1) + v / (W - 1) <= 2 * rate`` (a one-cell axis counts as 0).
+    """
+    if not 0.0 <= rate <= 1.0:
+        raise ValueError(f"low_band: rate must lie in [0, 1], got {rate}")
+    u = torch.arange(height, device=device, dtype=torch.float64) / max(height - 1, 1)
+    v = torch.arange(width, device=device, dtype=torch.float64) / max(width - 1, 1)
+    return u[:, None] + v[None, :] <= 2.0 * rate + 1e-9
+
+
+def spectrum_loss(x: Tensor, reference: Tensor, rate: float) -> Tensor:
+    """Mean absolute low-band difference (N counts all coefficients, as published); scalar."""
+    band = low_band(*x.shape[-2:], rate, device=x.device)
+    return (dct2(x - reference).abs() * band).mean()
+
+
+def spectrum_gradient(x: Tensor, reference: Tensor, rate: float, *, color_weight: float = 1.0) -> Tensor:
+    """Gradient of ``N * spectrum_loss`` in closed form: IDCT(M * sign(DCT(x - reference))).
+
+    Args:
+        x, reference: latents (..., H, W).
+        rate: t / t_max in [0, 1].
+        color_weight: factor on the DC coefficient, that is, on the mean colour of each channel.
+
+    Returns:
+        Tensor like ``x``.
+    """
+    signs = torch.sign(dct2(x - reference)) * low_band(*x.shape[-2:], rate, device=x.device)
+    if color_weight != 1.0:
+        signs[..., 0, 0] *= color_weight
+    return idct2(signs)
