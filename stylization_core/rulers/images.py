@@ -1,0 +1,54 @@
+"""What every ruler does with its pictures first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import StylizationError
+
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+"""Rec. 709 weights, applied to the stored (gamma-encoded) values."""
+
+
+def batch(images, subject: str = "images") -> np.ndarray:
+    """Pictures as float64 (B, H, W, 3).
+
+    Args:
+        images: (B, H, W, 3) or (H, W, 3), numpy or torch, floating point in [0, 1]; slight overshoots are clipped.
+        subject: what to call them in messages.
+
+    Raises:
+        StylizationError: another shape, whole numbers, NaN or infinite values, no picture at all.
+    """
+    found = images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
+    if found.ndim == 3:
+        found = found[None]
+    if found.ndim != 4 or found.shape[-1] != 3 or 0 in found.shape:
+        raise StylizationError(subject, f"the shape is {found.shape}, not (B, H, W, 3)", "Give RGB pictures")
+    if not np.issubdtype(found.dtype, np.floating):
+        raise StylizationError(subject, f"the values are {found.dtype}", "Give floating point values in [0, 1]")
+    if not np.isfinite(found).all():
+        raise StylizationError(subject, "some values are NaN or infinite", "Look at the node that made the picture")
+    return found.astype(np.float64).clip(0.0, 1.0)
+
+
+def pair(photo, result) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pictures to compare one by one; a single photo is compared with each result.
+
+    Raises:
+        StylizationError: different sizes, or batches that do not match.
+    """
+    photo, result = batch(photo, "photo"), batch(result, "result")
+    if photo.shape[1:3] != result.shape[1:3]:
+        sizes = " and ".join(f"{p.shape[2]}x{p.shape[1]}" for p in (photo, result))
+        raise StylizationError("photo and result", f"they are {sizes} pixels", "Bring both to one size first")
+    if photo.shape[0] not in (1, result.shape[0]):
+        raise StylizationError(
+            "photo and result", f"they are {len(photo)} and {len(result)} pictures", "Give one photo, or as many"
+        )
+    return [(photo[i % photo.shape[0]], result[i]) for i in range(result.shape[0])]
+
+
+def luminance(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (H, W) in [0, 1]."""
+    return image @ LUMINANCE
