@@ -201,7 +201,9 @@ class _Follower:
     def follow(self, channel: websocket.WebSocket, deadline: float) -> None:
         while self.result.status == "running":
             if time.monotonic() > deadline:
-                raise TimeoutError(f"Prompt {self.result.prompt_id} did not end in time; at node {self._node or 'none'}.")
+                raise TimeoutError(
+                    f"Prompt {self.result.prompt_id} did not end in time; at node {self._node or 'none'}."
+                )
             channel.settimeout(max(0.1, min(5.0, deadline - time.monotonic())))
             try:
                 message = channel.recv()

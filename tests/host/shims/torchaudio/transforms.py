@@ -3,9 +3,7 @@
 
 class _Absent:
     def __init__(self, *_args, **_kwargs):
-        raise NotImplementedError(
-            f"The test host has no torchaudio: {type(self).__name__} cannot be used in it."
-        )
+        raise NotImplementedError(f"The test host has no torchaudio: {type(self).__name__} cannot be used in it.")
 
 
 class MelScale(_Absent):
