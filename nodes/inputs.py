@@ -59,6 +59,8 @@ def latent_mask(mask: Tensor | None, samples: Tensor, ratio: int = 8, subject: s
         )
     if mask.shape[0] not in (1, samples.shape[0]):
         raise StylizationError(
-            subject, f"it has {mask.shape[0]} entries for {samples.shape[0]} pictures", "Use one mask, or one per picture"
+            subject,
+            f"it has {mask.shape[0]} entries for {samples.shape[0]} pictures",
+            "Use one mask, or one per picture",
         )
     return F.adaptive_avg_pool2d(mask, (height, width)).clamp(0, 1)

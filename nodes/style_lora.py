@@ -49,7 +49,7 @@ class StylizeStyleLoRA(io.ComfyNode):
                 io.Combo.Input(
                     "lora_name",
                     options=lora_files(),
-                    tooltip="Style LoRA for this kind of base model (.safetensors; kohya, diffusers, peft, LoHa, LoKr).",
+                    tooltip="Style LoRA made for this kind of base model (.safetensors: LoRA, LoCon, LoHa or LoKr).",
                 ),
                 io.Float.Input(
                     "strength",

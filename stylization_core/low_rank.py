@@ -42,7 +42,8 @@ def low_rank(
         kernel = down if down.ndim == 4 else down[:, :, None, None]
         hidden = F.conv2d(x, kernel, None, conv.stride, conv.padding, conv.dilation)
     else:
-        hidden = F.conv2d(F.conv2d(x, down.flatten(1)[:, :, None, None]), mid, None, conv.stride, conv.padding, conv.dilation)
+        hidden = F.conv2d(x, down.flatten(1)[:, :, None, None])
+        hidden = F.conv2d(hidden, mid, None, conv.stride, conv.padding, conv.dilation)
     return F.conv2d(hidden, up.flatten(1)[:, :, None, None]) * scale
 
 

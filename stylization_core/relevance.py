@@ -19,7 +19,7 @@ MEAN_RELEVANCE = 0.21
 
 
 def discrepancy(edited: Tensor, empty: Tensor) -> Tensor:
-    """|mean over channels of (edited - empty)|, the published order of mean and modulus. (B, C, H, W) -> (B, 1, H, W)."""
+    """|channel mean of (edited - empty)|, mean before modulus as published. (B, C, H, W) -> (B, 1, H, W)."""
     return (edited - empty).mean(dim=1, keepdim=True).abs()
 
 

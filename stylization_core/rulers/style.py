@@ -51,9 +51,16 @@ def color_distance(result, exemplars) -> np.ndarray:
     What fools it: where a colour stands does not matter, so a colour transfer without any brush stroke reaches 0; a
     picture of another subject is far even in the same style.
     """
-    wanted = [_color_quantiles(image) for image in batch(exemplars, "exemplars")]
-    found = [_color_quantiles(image) for image in batch(result, "result")]
-    return np.array([np.mean([np.sqrt(3 * ((f - w) ** 2).mean()) for w in wanted]) for f in found])
+    return _color_gaps(_color_features(result, "result"), _color_features(exemplars, "exemplars")).mean(axis=1)
+
+
+def _color_features(images, subject: str) -> np.ndarray:
+    return np.stack([_color_quantiles(image) for image in batch(images, subject)])
+
+
+def _color_gaps(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(F, ...) and (W, ...) features -> (F, W) distances."""
+    return np.array([[np.sqrt(3 * ((f - w) ** 2).mean()) for w in wanted] for f in found])
 
 
 def _color_quantiles(image: np.ndarray) -> np.ndarray:
@@ -84,9 +91,16 @@ def texture_distance(result, exemplars) -> np.ndarray:
     What fools it: a blur or grain of the right strength; the two diagonals are not told apart; scales count in pixels,
     so exemplars should have about the size of the result; the subject's own texture counts too.
     """
-    wanted = [texture_statistics(image) for image in batch(exemplars, "exemplars")]
-    found = [texture_statistics(image) for image in batch(result, "result")]
-    return np.array([np.mean([np.sqrt(((f - w) ** 2).mean()) for w in wanted]) for f in found])
+    return _texture_gaps(_texture_features(result, "result"), _texture_features(exemplars, "exemplars")).mean(axis=1)
+
+
+def _texture_features(images, subject: str) -> np.ndarray:
+    return np.stack([texture_statistics(image) for image in batch(images, subject)])
+
+
+def _texture_gaps(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(F, ...) and (W, ...) features -> (F, W) distances."""
+    return np.array([[np.sqrt(((f - w) ** 2).mean()) for w in wanted] for f in found])
 
 
 def texture_statistics(image: np.ndarray) -> np.ndarray:
@@ -121,18 +135,30 @@ def style_progress(photo, result, exemplars) -> StyleProgress:
         StylizationError: the photo has no distance to the exemplars, so there is no way to measure.
     """
     shares = {}
-    for name, distance in (("color", color_distance), ("texture", texture_distance)):
-        whole = distance(photo, exemplars)
-        if (whole <= 0).any():
-            raise StylizationError("photo", f"its {name} distance to the exemplars is 0", "Give exemplars of the style")
-        shares[name] = 1 - distance(result, exemplars) / whole
+    for name, features, gaps in _RULERS:
+        wanted = features(exemplars, "exemplars")
+        whole = gaps(features(photo, "photo"), wanted).mean(axis=1)
+        shares[name] = _share(gaps(features(result, "result"), wanted).mean(axis=1), whole, name)
     return StyleProgress(**shares)
+
+
+_RULERS = (("color", _color_features, _color_gaps), ("texture", _texture_features, _texture_gaps))
+
+
+def _share(left: np.ndarray, whole: np.ndarray, name: str) -> np.ndarray:
+    if (whole <= 0).any():
+        raise StylizationError("photo", f"its {name} distance to the exemplars is 0", "Give exemplars of the style")
+    return 1 - left / whole
 
 
 def style_copy_progress(photo, exemplars) -> StyleProgress:
     """The anchor for :func:`style_progress`: what true pictures of the style reach, each measured against the others.
 
-    Returns one number a ruler, (1,), the mean over the exemplars.
+    Args:
+        photo: one picture.
+
+    Returns:
+        One number a ruler, (1,): the mean over the exemplars.
 
     Raises:
         StylizationError: fewer than two exemplars.
@@ -140,8 +166,10 @@ def style_copy_progress(photo, exemplars) -> StyleProgress:
     exemplars = batch(exemplars, "exemplars")
     if len(exemplars) < 2:
         raise StylizationError("exemplars", f"there are {len(exemplars)}", "Give two or more")
-    found = [style_progress(photo, exemplars[i], np.delete(exemplars, i, axis=0)) for i in range(len(exemplars))]
-    return StyleProgress(
-        color=np.mean([share.color for share in found], keepdims=True),
-        texture=np.mean([share.texture for share in found], keepdims=True),
-    )
+    others = 1 - np.eye(len(exemplars))
+    shares = {}
+    for name, features, gaps in _RULERS:
+        wanted = features(exemplars, "exemplars")
+        whole = others @ gaps(features(photo, "photo")[:1], wanted)[0]
+        shares[name] = _share((gaps(wanted, wanted) * others).sum(axis=1), whole, name).mean(keepdims=True)
+    return StyleProgress(**shares)

@@ -108,7 +108,7 @@ def make_schedule(
         raise ValueError(f"make_schedule: need 0 < t_min < t_max <= 1, got {t_min} and {t_max}")
     uniform = torch.rand(steps, generator=stream(seed, "sms.timestep"), dtype=torch.float64).tolist()
     bounds = [upper_substep(i, steps, t_max, lowest) for i in range(steps)]
-    timesteps = tuple(2 * (lowest + int(r * (bound - lowest))) + 1 for r, bound in zip(uniform, bounds))
+    timesteps = tuple(2 * (lowest + int(r * (bound - lowest))) + 1 for r, bound in zip(uniform, bounds, strict=True))
     largest = 2 * round(SUBSTEPS * t_max)
     return Schedule(
         timesteps=timesteps,

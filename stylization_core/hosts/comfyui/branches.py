@@ -49,7 +49,7 @@ def chunk_rows(chunks: Sequence[Branch], rows: int) -> list[slice]:
 def rows_of(name: str, chunks: Sequence[Branch], rows: int) -> list[slice]:
     """Row ranges of the branch ``name``, adjacent ranges joined."""
     joined: list[slice] = []
-    for branch, part in zip(chunks, chunk_rows(chunks, rows)):
+    for branch, part in zip(chunks, chunk_rows(chunks, rows), strict=True):
         if branch.name != name:
             continue
         if joined and joined[-1].stop == part.start:
@@ -116,7 +116,7 @@ def _polarities_for(function_wrapper: Callable) -> Callable:
 
 
 def options_of(args: Sequence, kwargs: dict) -> dict:
-    """``transformer_options`` of an APPLY_MODEL call ``(x, t, c_concat, c_crossattn, control, transformer_options)``."""
+    """``transformer_options`` of an APPLY_MODEL call (x, t, c_concat, c_crossattn, control, transformer_options)."""
     return kwargs["transformer_options"] if "transformer_options" in kwargs else args[5]
 
 

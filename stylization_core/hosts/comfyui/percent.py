@@ -60,7 +60,12 @@ def _copy_chain(control, copies: dict[int, object], windows: list):
     return copies[id(control)]
 
 
-def active(conditioning: list, progress: float) -> list:
-    """The entries of a processed conditioning whose window is open; all of them if none would be left."""
+def active(conditioning: list, progress: float | None) -> list:
+    """The entries of a processed conditioning whose window is open; all of them if none would be left.
+
+    Without a progress (an ordinary sampling run) ComfyUI reads the windows itself and nothing is taken out.
+    """
+    if progress is None:
+        return conditioning
     kept = [c for c in conditioning if WINDOW not in c or c[WINDOW][0] <= progress <= c[WINDOW][1]]
     return kept or conditioning

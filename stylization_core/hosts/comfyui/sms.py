@@ -31,6 +31,7 @@ from .style_source import StyleSource
 
 DIAL = "stylization.dial"
 STYLE, BASE = "style", "base"
+KINDS = (("positive", 0), ("negative", 1))
 RELEVANCE_TIMESTEPS = (101, 201, 301, 401)
 REFERENCE_CELLS = 64 * 64
 SECOND_MODEL = "stylization.style_model"
@@ -43,6 +44,8 @@ def dial(model_options: dict) -> float:
 
 class StyleMatchingGuider(comfy.samplers.CFGGuider):
     """Guider whose model can be asked for a style prediction beside its own.
+
+    Under :class:`StyleMatchingSampler` it runs SMS; under an ordinary sampler it samples the style.
 
     Args:
         patcher: MODEL of the base.
@@ -57,16 +60,25 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         super().__init__(patcher)
         self.style = style
         self.windows = None
+        self._gate = None
         self._second = None
 
+    def sample(self, noise, latent_image, sampler, *args, **kwargs):
+        """As the parent's; an SMS sampler of strength 0 returns the input latent itself."""
+        if isinstance(sampler, StyleMatchingSampler) and sampler.strength * dial(self.model_options) == 0:
+            return latent_image
+        return super().sample(noise, latent_image, sampler, *args, **kwargs)
+
     def outer_sample(self, noise, latent_image, sampler, sigmas, *args, **kwargs):
-        """Prepare the windows, and the second model if there is one; take both down whatever happens."""
-        self.windows = by_progress(self.conds)
-        self.conds = self.windows.conditionings
+        """Prepare windows, row gate and second model; take them down whatever happens."""
+        if isinstance(sampler, StyleMatchingSampler):
+            self.windows = by_progress(self.conds)
+            self.conds = self.windows.conditionings
+        self._gate = None if self.style.branch is None else RowGate(self.style.branch, STYLE)
         try:
             return super().outer_sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
         finally:
-            self.windows = None
+            self.windows = self._gate = None
             if self._second is not None:
                 self._second.close()
                 self._second = None
@@ -85,25 +97,43 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
     def _single(self) -> bool:
         return math.isclose(self.cfg, 1.0) or not self.conds.get("negative")
 
-    def score_pair(self, x: Tensor, sigma: float, progress: float, model_options: dict, gate: RowGate | None):
+    def predict_noise(self, x, timestep, model_options=None, seed=None):
+        """One step of an ordinary sampler: the style's prediction with ordinary guidance."""
+        model_options = model_options or {}
+        single = self._single() and not model_options.get("disable_cfg1_optimization", False)
+        kinds = KINDS[:1] if single else KINDS
+        cond, *uncond = self._style_predictions(kinds, x, timestep, model_options, progress=None)
+        if single:
+            return cond
+        conds = {"cond": self.conds["positive"], "uncond": self.conds["negative"]}
+        return comfy.samplers.cfg_function(
+            self.inner_model, cond, uncond[0], self.cfg, x, timestep, model_options=model_options, **conds
+        )
+
+    def _style_predictions(self, kinds, x: Tensor, level: Tensor, model_options: dict, progress: float | None):
+        if self._second is not None:
+            return self._second.predict(kinds, x, level, progress)
+        requests = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in kinds]
+        return predict(self.inner_model, requests, x, level, model_options, self._gate)
+
+    def score_pair(self, x: Tensor, sigma: float, progress: float, model_options: dict):
         """Guided denoised predictions (style, base) of noised latents at one level.
 
         Args:
             x: (B, C, H, W) in model scale.
             sigma: noise level of the model's own parametrisation.
             progress: share of the run done, for percent windows.
-            gate: of this run; None when the style is a second model.
         """
         self.windows.at(progress)
-        kinds = [("positive", 0)] if self._single() else [("positive", 0), ("negative", 1)]
+        kinds = KINDS[:1] if self._single() else KINDS
         base = [(Branch(BASE, polarity), active(self.conds[key], progress)) for key, polarity in kinds]
         level = x.new_full((x.shape[0],), sigma)
         if self._second is None:
             style = [(Branch(STYLE, branch.polarity), cond) for branch, cond in base]
-            found = predict(self.inner_model, style + base, x, level, model_options, gate)
+            found = predict(self.inner_model, style + base, x, level, model_options, self._gate)
             return self._guided(found[: len(kinds)]), self._guided(found[len(kinds) :])
         found = predict(self.inner_model, base, x, level, model_options)
-        return self._guided(self._second.predict(kinds, x, level, progress)), self._guided(found)
+        return self._guided(self._style_predictions(kinds, x, level, model_options, progress)), self._guided(found)
 
     def _guided(self, predictions: list[Tensor]) -> Tensor:
         if len(predictions) == 1:
@@ -124,7 +154,7 @@ class _SecondModel:
 
     def __init__(self, patcher, conditionings: dict[str, list]):
         self.patcher = patcher
-        self.raw = {key: [dict(entry) for entry in conditionings[key]] for key in ("positive", "negative") if key in conditionings}
+        self.raw = {key: list(map(dict, conditionings[key])) for key, _ in KINDS if key in conditionings}
 
     def open(self, noise, latent_image, device, denoise_mask, sigmas, kwargs) -> None:
         model = self.patcher.model
@@ -139,7 +169,7 @@ class _SecondModel:
             model, noise, self.raw, device, latent_image, denoise_mask, latent_shapes=kwargs.get("latent_shapes")
         )
 
-    def predict(self, kinds, x: Tensor, level: Tensor, progress: float) -> list[Tensor]:
+    def predict(self, kinds, x: Tensor, level: Tensor, progress: float | None) -> list[Tensor]:
         requests = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in kinds]
         return predict(self.patcher.model, requests, x, level, self.options)
 
@@ -192,7 +222,6 @@ class _Run:
         self.schedule = make_schedule(
             steps, self.seed, step_peak=settings.step_size, t_min=settings.t_min, t_max=settings.t_max
         )
-        self.gate = None if guider.style.branch is None else RowGate(guider.style.branch, STYLE)
         self.step, self.x = settings.start, None
 
     def run(self) -> Tensor:
@@ -241,7 +270,7 @@ class _Run:
     def _predict(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         comfy.model_management.throw_exception_if_processing_interrupted()
         progress = step / max(1, len(self.schedule) - 1)
-        return self.guider.score_pair(x, self._sigma_at(step), progress, self.options, self.gate)
+        return self.guider.score_pair(x, self._sigma_at(step), progress, self.options)
 
     def _add_noise(self, x: Tensor, noise: Tensor, step: int) -> Tensor:
         return self._noised(x, noise, self._sigma_at(step))
@@ -282,5 +311,8 @@ def log_plan(guider: StyleMatchingGuider, steps: int, batch: int) -> None:
     rows = 2 if math.isclose(guider.cfg, 1.0) else 4
     extra = 0 if guider.style.branch is None else guider.style.branch.nbytes / 2**20
     logging.info(
-        "[Stylization] SMS: %d iterations of %d model rows; style deltas %.1f MiB beside the model", steps, rows * batch, extra
+        "[Stylization] SMS: %d iterations of %d model rows; style deltas %.1f MiB beside the model",
+        steps,
+        rows * batch,
+        extra,
     )
