@@ -18,6 +18,8 @@ from .style_branch import Delta, StyleBranch, check
 
 TEXT_PREFIXES = ("lora_te", "text_encoder", "text_encoders.", "lora_prior_te", "te1_", "te2_")
 _PEFT_SUFFIX = re.compile(r"\.lora_(A|B)\.[A-Za-z0-9_-]+\.weight$")
+_FACTOR = re.compile(r"\.(lora_[A-Za-z]+|lora\.(up|down)|lora_linear_layer\.(up|down)|alpha|dora_scale)(\.weight)?$")
+_SAVED_PREFIXES = ("unet.base_model.model.", "base_model.model.", "unet.", "")
 
 
 def read(path: str) -> dict:
@@ -44,10 +46,10 @@ def read(path: str) -> dict:
 
 
 def normalized(weights: dict, known: dict) -> dict:
-    """Rename keys saved by peft to names that ComfyUI's key map knows.
+    """Rename keys saved by peft and diffusers to names that ComfyUI's key map knows.
 
-    peft writes ``base_model.model.<module>.lora_A[.<adapter>].weight``, with ``<module>`` in diffusers' or in the
-    model's own names.
+    peft writes ``base_model.model.<module>.lora_A[.<adapter>].weight``, diffusers ``unet.<module>.lora.down.weight``,
+    with ``<module>`` in diffusers' or in the model's own names.
 
     Args:
         known: ComfyUI's map from LoRA names to model keys.
@@ -55,22 +57,22 @@ def normalized(weights: dict, known: dict) -> dict:
     renamed = {}
     for key, value in weights.items():
         key = _PEFT_SUFFIX.sub(r".lora_\1.weight", key)
-        for prefix in ("unet.base_model.model.", "base_model.model."):
-            if key.startswith(prefix):
-                key = _with_known_prefix(key, key[len(prefix) :], known)
-                break
-        renamed[key] = value
+        prefix = next(prefix for prefix in _SAVED_PREFIXES if key.startswith(prefix))
+        renamed[_with_known_prefix(key, key[len(prefix) :], known)] = value
     return renamed
 
 
 def _with_known_prefix(key: str, rest: str, known: dict) -> str:
-    module = re.sub(r"\.(lora_[A-Za-z_]+(\.weight)?|alpha|dora_scale)$", "", rest)
+    suffix = _FACTOR.search(rest)
+    if suffix is None:
+        return key
+    module, factor = rest[: suffix.start()], suffix.group()
+    # ComfyUI knows attention layers of UNets by the names of diffusers' old attention processors
+    processor = module.replace(".to_", ".processor.to_")
     for prefix in ("unet.", "diffusion_model.", "transformer.", ""):
-        if prefix + module in known:
-            return prefix + rest
-        for old, new in ((".to_out.0", ".to_out"), (".to_", ".processor.to_")):
-            if prefix + module.replace(old, new) in known:
-                return (prefix + rest).replace(module, module.replace(old, new))
+        for name in (module, processor, processor.removesuffix(".0")):
+            if prefix + name in known:
+                return prefix + name + factor
     return key
 
 
