@@ -27,7 +27,7 @@ FAINT = 1e-3
 class StyleProgress:
     """Share of the way from the photo to the style, each a float64 array (B,).
 
-    0 is the photo itself, 1 has no distance to any exemplar, negative is further away than the photo was. Exemplars
+    0 is the photo itself, 1 lies at the exemplars' centre, negative is further away than the photo was. Exemplars
     differ among themselves, so a true picture of the style stays below 1: see :func:`style_copy_progress`.
     """
 
@@ -41,7 +41,7 @@ class StyleProgress:
 
 
 def color_distance(result, exemplars) -> np.ndarray:
-    """Transport distance of the colours, in CIELAB units, averaged over the exemplars.
+    """Transport distance of the colours, in CIELAB units, to the barycentre of the exemplars.
 
     Range and direction: [0, about 100], lower is nearer. A uniform shift of all colours by some Delta E (CIE 1976)
     measures exactly that Delta E.
@@ -51,28 +51,32 @@ def color_distance(result, exemplars) -> np.ndarray:
     What fools it: where a colour stands does not matter, so a colour transfer without any brush stroke reaches 0; a
     picture of another subject is far even in the same style.
     """
-    return _color_gaps(_color_features(result, "result"), _color_features(exemplars, "exemplars")).mean(axis=1)
+    return _color_gap(_color_features(result, "result"), _center(_color_features(exemplars, "exemplars")))
 
 
 def _color_features(images, subject: str) -> np.ndarray:
     return np.stack([_color_quantiles(image) for image in batch(images, subject)])
 
 
-def _color_gaps(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(F, ...) and (W, ...) features -> (F, W) distances."""
-    return np.array([[np.sqrt(3 * ((f - w) ** 2).mean()) for w in wanted] for f in found])
+def _color_gap(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    return np.sqrt(3 * ((found - wanted) ** 2).mean(axis=(1, 2)))
+
+
+def _center(features: np.ndarray) -> np.ndarray:
+    """Of quantiles along a direction the mean over pictures is the Wasserstein barycentre of their clouds there."""
+    return features.mean(axis=0, keepdims=True)
 
 
 def _color_quantiles(image: np.ndarray) -> np.ndarray:
     """Quantiles of the Lab pixels along each direction, (directions, QUANTILES)."""
-    from scipy.spatial.transform import Rotation
     from skimage.color import rgb2lab
 
     pixels = rgb2lab(image).reshape(-1, 3)
-    if len(pixels) > PIXELS:
-        pixels = pixels[np.random.default_rng(SEED).choice(len(pixels), PIXELS, replace=False)]
+    random = np.random.default_rng(SEED)
     # whole rotations: the mean of u u^T over the directions is exactly 1/3, so that shifts measure their length
-    directions = Rotation.random(ROTATIONS, random_state=SEED).as_matrix().reshape(-1, 3)
+    directions = np.linalg.qr(random.normal(size=(ROTATIONS, 3, 3)))[0].reshape(-1, 3)
+    if len(pixels) > PIXELS:
+        pixels = pixels[random.choice(len(pixels), PIXELS, replace=False)]
     along = np.sort(pixels @ directions.T, axis=0)
     levels = (np.arange(QUANTILES) + 0.5) / QUANTILES
     places = (np.arange(len(along)) + 0.5) / len(along)
@@ -80,7 +84,7 @@ def _color_quantiles(image: np.ndarray) -> np.ndarray:
 
 
 def texture_distance(result, exemplars) -> np.ndarray:
-    """Distance of texture statistics, in octaves (factors of two), averaged over the exemplars.
+    """Distance of texture statistics, in octaves (factors of two), to the mean statistics of the exemplars.
 
     Range and direction: [0, about 6], lower is nearer; 1 is as if every band were twice as strong.
     Source: root mean square difference of two marginal statistics per band, as in the texture models of Heeger and
@@ -91,16 +95,15 @@ def texture_distance(result, exemplars) -> np.ndarray:
     What fools it: a blur or grain of the right strength; the two diagonals are not told apart; scales count in pixels,
     so exemplars should have about the size of the result; the subject's own texture counts too.
     """
-    return _texture_gaps(_texture_features(result, "result"), _texture_features(exemplars, "exemplars")).mean(axis=1)
+    return _texture_gap(_texture_features(result, "result"), _center(_texture_features(exemplars, "exemplars")))
 
 
 def _texture_features(images, subject: str) -> np.ndarray:
     return np.stack([texture_statistics(image) for image in batch(images, subject)])
 
 
-def _texture_gaps(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(F, ...) and (W, ...) features -> (F, W) distances."""
-    return np.array([[np.sqrt(((f - w) ** 2).mean()) for w in wanted] for f in found])
+def _texture_gap(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    return np.sqrt(((found - wanted) ** 2).mean(axis=(1, 2)))
 
 
 def texture_statistics(image: np.ndarray) -> np.ndarray:
@@ -135,14 +138,13 @@ def style_progress(photo, result, exemplars) -> StyleProgress:
         StylizationError: the photo has no distance to the exemplars, so there is no way to measure.
     """
     shares = {}
-    for name, features, gaps in _RULERS:
-        wanted = features(exemplars, "exemplars")
-        whole = gaps(features(photo, "photo"), wanted).mean(axis=1)
-        shares[name] = _share(gaps(features(result, "result"), wanted).mean(axis=1), whole, name)
+    for name, features, gap in _RULERS:
+        wanted = _center(features(exemplars, "exemplars"))
+        shares[name] = _share(gap(features(result, "result"), wanted), gap(features(photo, "photo"), wanted), name)
     return StyleProgress(**shares)
 
 
-_RULERS = (("color", _color_features, _color_gaps), ("texture", _texture_features, _texture_gaps))
+_RULERS = (("color", _color_features, _color_gap), ("texture", _texture_features, _texture_gap))
 
 
 def _share(left: np.ndarray, whole: np.ndarray, name: str) -> np.ndarray:
@@ -166,10 +168,12 @@ def style_copy_progress(photo, exemplars) -> StyleProgress:
     exemplars = batch(exemplars, "exemplars")
     if len(exemplars) < 2:
         raise StylizationError("exemplars", f"there are {len(exemplars)}", "Give two or more")
-    others = 1 - np.eye(len(exemplars))
+    count = len(exemplars)
     shares = {}
-    for name, features, gaps in _RULERS:
+    for name, features, gap in _RULERS:
         wanted = features(exemplars, "exemplars")
-        whole = others @ gaps(features(photo, "photo")[:1], wanted)[0]
-        shares[name] = _share((gaps(wanted, wanted) * others).sum(axis=1), whole, name).mean(keepdims=True)
+        # row i: the centre of all exemplars but the i-th
+        others = (count * _center(wanted) - wanted) / (count - 1)
+        whole = gap(features(photo, "photo")[:1], others)
+        shares[name] = _share(gap(wanted, others), whole, name).mean(keepdims=True)
     return StyleProgress(**shares)

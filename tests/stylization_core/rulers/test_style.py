@@ -118,6 +118,8 @@ def test_progress_has_its_anchors(photo, style):
     assert copy.combined == pytest.approx([1])
     anchor = style_copy_progress(photo, style)
     assert 0.5 < anchor.combined[0] < 1
+    one_out = [style_progress(photo, style[i], np.delete(style, i, axis=0)).combined for i in range(3)]
+    assert anchor.combined[0] == pytest.approx(np.mean(one_out))
 
 
 def test_progress_grows_on_the_way_and_colour_alone_wins_half(photo, style):
