@@ -100,7 +100,8 @@ class _WiringModels:
             if known.folder == "checkpoints":
                 self._loaded[family] = self._comfy.load_checkpoint(path)
             else:
-                self._loaded[family] = (self._comfy.load_diffusion_model(path), None)
+                load = self._comfy.load_small_flux if family == "flux" else self._comfy.load_diffusion_model
+                self._loaded[family] = (load(path), None)
         return self._loaded[family]
 
     def __call__(self, family: str):

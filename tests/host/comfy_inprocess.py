@@ -6,12 +6,14 @@ ComfyUI's own ``nodes`` work; call it before anything of ComfyUI is imported.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from . import comfy_base, comfy_tree, torch_shims
+from .load import folder_as_package
 
 
 def enter(model_roots: tuple[Path, ...] = ()) -> Path:
@@ -57,6 +59,17 @@ def load_diffusion_model(path: Path):
     import comfy.sd
 
     return comfy.sd.load_diffusion_model(str(path))
+
+
+def load_small_flux(path: Path):
+    """The MODEL of a small Flux, also where ComfyUI gives every Flux 24 heads (before 0.9)."""
+    return probe("inputs").load_flux(str(path))
+
+
+def probe(module: str) -> ModuleType:
+    """A module of the test plug-in: ``inputs``, ``disturb`` or ``report`` (with ``model_state(patcher)``)."""
+    folder_as_package("stylization_probe", comfy_base.PLUGINS / "stylization_probe")
+    return importlib.import_module(f"stylization_probe.{module}")
 
 
 def stock_nodes() -> ModuleType:

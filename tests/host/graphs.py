@@ -19,12 +19,13 @@ def node(class_type: str, /, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs, "_meta": {"title": class_type}}
 
 
-def loaded(family: str, small_flux: bool = False) -> Graph:
+def loaded(family: str) -> Graph:
     """``model`` (and, for checkpoints, its VAE in slot 2), ``positive`` and ``negative`` of a wiring model."""
     known = FAMILIES[family]
     if known.folder == "checkpoints":
         model = node("CheckpointLoaderSimple", ckpt_name=known.file)
-    elif small_flux:
+    elif family == "flux":
+        # ComfyUI before 0.9 gives every Flux 24 heads; this loader reads them from the width.
         model = node("ProbeLoadFlux", unet_name=known.file)
     else:
         model = node("UNETLoader", unet_name=known.file, weight_dtype="default")
@@ -53,7 +54,6 @@ def sampling(
     sampler: str = "euler",
     scheduler: str = "normal",
     save: str = "sampled",
-    small_flux: bool = False,
 ) -> Graph:
     """KSampler on a seeded latent; the result goes to ``output/probe/<save>.safetensors``.
 
@@ -63,7 +63,7 @@ def sampling(
     channels = FAMILIES[family].channels
     frames = 1 if family == "wan" else 0
     return {
-        **loaded(family, small_flux),
+        **loaded(family),
         "latent": node(
             "ProbeRandomLatent",
             width=width,

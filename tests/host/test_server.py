@@ -41,7 +41,7 @@ def test_a_stock_graph_makes_a_picture(client, saved_tensors, family):
     assert "sampler" in result.executed
 
 
-@pytest.mark.parametrize("family", ["sd3", "wan"])
+@pytest.mark.parametrize("family", ["sd3", "flux", "wan"])
 def test_a_transformer_samples(client, saved_tensors, family):
     client.run(graphs.sampling(family, save=family)).expect_success()
     assert torch.isfinite(saved_tensors(family)["latent"]).all()

@@ -45,7 +45,7 @@ FAMILIES = {
     "sd15_two_levels": Family("wiring_sd15_two_levels.safetensors", "checkpoints", 768, 0, 4),
     "sdxl": Family("wiring_sdxl.safetensors", "checkpoints", 2048, 1280, 4, "wiring_control_sdxl.safetensors"),
     "sd3": Family("wiring_sd3.safetensors", "diffusion_models", 64, 32, 16),
-    # From ComfyUI 0.9 on only: older ones give every Flux 24 heads, and none can be small.
+    # UNETLoader takes it from ComfyUI 0.9 on; ProbeLoadFlux always does, see graphs.loaded.
     "flux": Family("wiring_flux.safetensors", "diffusion_models", 64, 32, 16),
     # A video model: a pack for image UNets, Flux and SD3 must refuse it by name.
     "wan": Family("wiring_wan.safetensors", "diffusion_models", 4096, 0, 16),
@@ -72,8 +72,6 @@ LORAS = (
 )
 """LoRA files; see :mod:`wiring_loras` for what is in each."""
 
-VERSION_2 = 2  # of ComfyUI's 0.x numbering: 0.9 is (0, 9)
-
 
 @dataclass(frozen=True)
 class Wiring:
@@ -96,12 +94,6 @@ class Wiring:
         from safetensors.torch import load_file
 
         return load_file(self.models.parent / "deltas" / lora)
-
-
-def flux_can_be_small(tree: Path) -> bool:
-    """Whether this ComfyUI reads the number of heads of a Flux from its width (from 0.9 on)."""
-    stated = tuple(int(part) for part in comfy_tree.version(tree).split(".")[:VERSION_2])
-    return stated >= (0, 9)
 
 
 def root(tree: Path) -> Path:

@@ -171,7 +171,9 @@ def lokr() -> dict:
     for name, shape in SD15_MODULES.items():
         if len(shape) == 2:
             weights[f"{_prefix(name)}.lokr_w1"] = _noise(f"{name}.lokr_w1", 4, 4) / 4
-            weights[f"{_prefix(name)}.lokr_w2"] = _noise(f"{name}.lokr_w2", shape[0] // 4, shape[1] // 4) / shape[1]
+            weights[f"{_prefix(name)}.lokr_w2"] = (
+                _noise(f"{name}.lokr_w2", shape[0] // 4, shape[1] // 4) / shape[1] ** 0.5
+            )
             weights[f"{_prefix(name)}.alpha"] = torch.tensor(ALPHA)
     return weights
 

@@ -138,23 +138,21 @@ def controlnet(config: dict) -> dict:
     return drawn(shapes_of(built(ControlNet, {**config, "hint_channels": 3})), "control_model.")
 
 
-def transformers(tree: Path) -> dict:
+def transformers() -> dict:
     """The diffusion models without a UNet, by file name."""
     from comfy.ldm.flux.model import Flux
     from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
     from comfy.ldm.wan.model import WanModel
 
-    made = {
+    return {
         wiring.FAMILIES["sd3"].file: drawn(shapes_of(built(OpenAISignatureMMDITWrapper, SD3))),
         wiring.FAMILIES["wan"].file: drawn(shapes_of(built(WanModel, WAN))),
+        wiring.FAMILIES["flux"].file: drawn(shapes_of(built(Flux, FLUX))),
     }
-    if wiring.flux_can_be_small(tree):
-        made[wiring.FAMILIES["flux"].file] = drawn(shapes_of(built(Flux, FLUX)))
-    return made
 
 
 def main(place: Path) -> None:
-    tree = comfy_inprocess.enter()
+    comfy_inprocess.enter()
     import torch
     from safetensors.torch import save_file
 
@@ -170,7 +168,7 @@ def main(place: Path) -> None:
             write("models/checkpoints", family.file, checkpoint(config))
             if family.controlnet:
                 write("models/controlnet", family.controlnet, controlnet(config))
-        for file, weights in transformers(tree).items():
+        for file, weights in transformers().items():
             write("models/diffusion_models", file, weights)
         for file, lora in wiring_loras.loras(SD15_ONE_LEVEL, SDXL_KOALA).items():
             write("models/loras", file, lora.weights)

@@ -1,0 +1,102 @@
+"""Every shipped graph loads in the real frontend, comes back from its own picture, and runs through the server.
+
+Each file of ``workflows/`` is covered without being named here.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+from stylization_host import browser, snapshots
+from stylization_host.comfy_base import PACK
+
+WORKFLOWS = snapshots.workflows()
+SHORT = 3
+ABOUT_THE_PAGE_ITSELF = ("favicon", "user.css", "/api/userdata", "api.comfy.org", "Content Security Policy")
+"""What the frontend complains about on an empty canvas too, early or late."""
+
+pytestmark = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def saved(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def types_of(graph) -> list[str]:
+    return [node["type"] for node in sorted(graph["nodes"], key=lambda node: int(node["id"]))]
+
+
+def shortened(prompt: dict) -> dict:
+    """The prompt with few steps: whether it runs is asked here, not how it looks."""
+    return {
+        key: {**node, "inputs": {name: min(value, SHORT) if name == "steps" else value for name, value in node["inputs"].items()}}
+        for key, node in prompt.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(server):
+    """``finished(workflow)`` runs a graph once, as the frontend would send it, and gives (client, result)."""
+    kept = {}
+
+    def run(workflow):
+        if workflow not in kept:
+            client = server.client()
+            sent = {"extra_pnginfo": {"workflow": saved(workflow)}}
+            kept[workflow] = client, client.run(shortened(saved(snapshots.api_form(workflow))), sent).expect_success()
+        return kept[workflow]
+
+    return run
+
+
+def test_it_explains_itself(workflow):
+    graph = saved(workflow)
+    assert graph["version"] == 0.4
+    notes = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] in ("Note", "MarkdownNote")]
+    assert notes and all(notes)
+    assert any(kind.startswith("Stylize") for kind in types_of(graph))
+
+
+def test_it_is_a_template_with_a_thumbnail(workflow, client):
+    with Image.open(workflow.with_suffix(".jpg")) as thumbnail:
+        assert min(thumbnail.size) >= 256
+    assert workflow.stem in client.get("/api/workflow_templates").json()[PACK]
+    for name in (workflow.name, workflow.with_suffix(".jpg").name):
+        assert client.get(f"/api/workflow_templates/{PACK}/{name}").status_code == 200
+
+
+def test_it_loads_in_the_frontend(workflow, browser_page):
+    before = len(browser.console_errors(browser_page, ABOUT_THE_PAGE_ITSELF))
+    browser.load_workflow(browser_page, workflow)
+    browser_page.wait_for_timeout(1000)
+    assert browser.missing_nodes(browser_page) == []
+    assert browser.dialogs(browser_page) == []
+    assert browser.console_errors(browser_page, ABOUT_THE_PAGE_ITSELF)[before:] == []
+    assert browser.node_types(browser_page) == types_of(saved(workflow))
+
+
+def test_its_api_form_is_what_the_frontend_would_send(workflow, browser_page):
+    """Where this fails on purpose, renew.py writes the API form anew."""
+    browser.load_workflow(browser_page, workflow)
+    assert browser.api_prompt(browser_page) == saved(snapshots.api_form(workflow))
+
+
+def test_it_runs_through_the_server(workflow, finished):
+    client, result = finished(workflow)
+    pictures = client.images(result)
+    assert pictures
+    for picture in pictures:
+        assert len(picture.getcolors(2**24) or [0, 0]) > 1, "the picture is of one colour"
+
+
+def test_it_comes_back_from_its_own_picture(workflow, finished, browser_page, tmp_path):
+    client, result = finished(workflow)
+    entry = next(shown["images"][0] for shown in result.outputs.values() if shown.get("images"))
+    picture = tmp_path / "dropped.png"
+    picture.write_bytes(client.view(entry))
+    browser.drop_file(browser_page, picture)
+    assert browser.missing_nodes(browser_page) == []
+    assert browser.node_types(browser_page) == types_of(saved(workflow))
+    assert browser.api_prompt(browser_page) == saved(snapshots.api_form(workflow))
