@@ -119,10 +119,14 @@ def lifted(base, style) -> StyleBranch:
 
 def _delta(key: str, patch, sign: float) -> Delta:
     strength, value, strength_model, offset, function = patch[:5]
-    if strength_model != 1.0:
+    # another model's weights come as a list: the weight and the patches on it
+    if strength_model != 1.0 or isinstance(value, list):
+        merge = f"scales the model's own weight by {strength_model:g}"
+        if strength_model == 1.0:
+            merge = "adds another model's weights"
         raise StylizationError(
             "style_model",
-            f"its patch of {key} scales the model's own weight by {strength_model:g} (a merge, not a LoRA)",
+            f"its patch of {key} {merge} (a merge, not a LoRA)",
             "Save the merge as a checkpoint and load that as the style model",
         )
     return Delta(sign * strength, value, offset, function)
