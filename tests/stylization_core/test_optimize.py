@@ -1,0 +1,314 @@
+"""The SMS loop against the published iteration, written here once more in noise-prediction form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import scipy.fft
+import torch
+from stylization.stylization_core.relevance import MEAN_RELEVANCE
+from stylization.stylization_core.sms.optimize import PUBLISHED_LAMBDA, Terms, optimize, score_gradient
+from stylization.stylization_core.sms.schedule import flow_sigma, make_schedule
+
+SIZE = (1, 4, 64, 64)  # N = 16384, the one size at which the published eps and ours mean the same
+SMALL = (2, 4, 6, 5)
+GUIDANCE = 4.5
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def vp_noised(schedule):
+    return lambda x, noise, step: x + schedule.sigmas[step] * noise
+
+
+class Recorder:
+    """A stand-in model that notes what it is asked; style and fake differ by a smooth function of place and value."""
+
+    def __init__(self, schedule):
+        self.schedule, self.noises, self.steps = schedule, {}, []
+
+    def add_noise(self, x, noise, step):
+        self.noises[step] = noise.clone()
+        return x + self.schedule.sigmas[step] * noise
+
+    def predict(self, noised, step):
+        self.steps.append(step)
+        ramp = torch.linspace(-1, 1, noised.shape[-1])
+        return 0.9 * noised + ramp, 0.9 * noised - 0.1 * torch.tanh(noised)
+
+    def run(self, source, seed=1, terms=None, **named):
+        return optimize(source, self.schedule, self.predict, self.add_noise, seed, terms or Terms(), **named)
+
+
+class Published:
+    """One SMS run as the published code does it: float64, ε form, autograd, AdamW without weight decay."""
+
+    def __init__(self, steps: int, spectrum_weight: float):
+        betas = torch.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000, dtype=torch.float64) ** 2
+        self.betas, self.abar = betas, torch.cumprod(1.0 - betas, 0)
+        self.steps, self.spectrum_weight = steps, spectrum_weight
+        basis = scipy.fft.dct(torch.eye(SIZE[-1]).double().numpy(), norm="ortho", axis=0)
+        self.basis = torch.from_numpy(basis)
+
+    def noised(self, x, noise, t):
+        return self.abar[t].sqrt() * x + (1 - self.abar[t]).sqrt() * noise
+
+    @staticmethod
+    def epsilon(z, t, which: str, conditional: bool):
+        """A nonlinear noise prediction that depends on the model, the prompt, the place and the timestep."""
+        shift = {"style": 0.4, "fake": -0.2}[which] * torch.linspace(-1, 1, z.shape[-1], dtype=z.dtype)
+        return torch.tanh(0.7 * z + shift) * (1 + t / 1000) + (0.1 * z.roll(1, -2) if conditional else 0.0)
+
+    def guided(self, z, t, which: str):
+        empty, prompt = (self.epsilon(z, t, which, conditional) for conditional in (False, True))
+        return empty + GUIDANCE * (prompt - empty)
+
+    def spectrum(self, x):
+        return self.basis @ x @ self.basis.T
+
+    def loss(self, x, source, noise, t, relevance):
+        z = self.noised(x.detach(), noise, t)
+        weight = (1 - self.abar[t - 2]) / (1 - self.abar[t]) * self.betas[t]
+        gradient = weight * (self.guided(z, t, "style") - self.guided(z, t, "fake"))
+        target = (x - relevance * gradient).detach()
+        index = torch.arange(SIZE[-1])
+        kept = (index[:, None] + index[None, :]) <= int(t / 500 * (2 * SIZE[-1] - 2))
+        low = (self.spectrum(x) - self.spectrum(source)).abs() * kept
+        return 0.5 * ((x - target) ** 2).mean() + self.spectrum_weight * low.mean()
+
+    def run(self, source, timesteps, noises, relevance, upto: int):
+        x = torch.nn.Parameter(source.double().clone())
+        optimiser = torch.optim.AdamW([x], lr=0.1, eps=1e-8, weight_decay=0.0)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, self.rate)
+        for step in range(upto):
+            optimiser.zero_grad()
+            self.loss(x, source.double(), noises[step].double(), timesteps[step], relevance).backward()
+            optimiser.step()
+            rate.step()
+        return x.detach()
+
+    def rate(self, step: int) -> float:
+        warmup, total = self.steps / 5, 1.5 * self.steps
+        if step < warmup:
+            return step / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+class InX0Space:
+    """The same predictions for our loop: noise x + sigma·ε in, denoised estimates out."""
+
+    def __init__(self, published: Published, schedule):
+        self.published, self.schedule, self.noises = published, schedule, {}
+
+    def add_noise(self, x, noise, step):
+        self.noises[step] = noise
+        return x + self.schedule.sigmas[step] * noise
+
+    def denoised(self, noised, step, which, conditional):
+        t = self.schedule.timesteps[step]
+        abar = self.published.abar[t]
+        z = noised.double() * abar.sqrt()
+        epsilon = self.published.epsilon(z, t, which, conditional)
+        return (z - (1 - abar).sqrt() * epsilon) / abar.sqrt()
+
+    def predict(self, noised, step):
+        pairs = []
+        for which in ("style", "fake"):
+            empty, prompt = (self.denoised(noised, step, which, conditional) for conditional in (False, True))
+            pairs.append((empty + GUIDANCE * (prompt - empty)).float())
+        return tuple(pairs)
+
+
+@pytest.mark.parametrize("relevant", [True, False])
+@pytest.mark.parametrize("spectrum", [0.0, 1.0, 0.4])
+def test_run_equals_the_published_iteration(spectrum, relevant):
+    steps = 15
+    schedule, source = make_schedule(steps, seed=2), drawn(*SIZE)
+    relevance = torch.rand(1, 1, *SIZE[2:], generator=torch.Generator().manual_seed(9)) if relevant else None
+    published = Published(steps, PUBLISHED_LAMBDA * spectrum)
+    ours = InX0Space(published, schedule)
+    terms = Terms(spectrum=spectrum, relevance=relevance)
+    found = optimize(source, schedule, ours.predict, ours.add_noise, 7, terms)
+    uniform = MEAN_RELEVANCE if relevance is None else relevance.double()
+    expected = published.run(source, schedule.timesteps, ours.noises, uniform, steps)
+    moved = (expected - source.double()).abs()
+    assert moved.max() > 0.3
+    assert (found.double() - expected).abs().max() < 1e-5
+
+
+def test_relevance_of_zero_moves_nothing():
+    schedule, source = make_schedule(20, seed=2), drawn(*SMALL)
+    recorder = Recorder(schedule)
+    frozen = recorder.run(source, terms=Terms(relevance=torch.zeros(1, 1, *SMALL[2:]), spectrum=1.0))
+    assert torch.equal(frozen, source)  # and without a move the spectrum term has nothing to hold
+
+
+def test_score_gradient_is_the_published_one_in_any_prediction_form():
+    x0, noise, mean, spread = (drawn(*SMALL, seed=seed).double() for seed in range(4))
+    spread = spread.abs() + 0.3
+    sigma, weight = 0.7, 0.0035
+    noised = x0 + sigma * noise
+    denoised = {name: (spread**2 * noised + sigma**2 * m) / (spread**2 + sigma**2) for name, m in _means(mean)}
+    in_x0 = score_gradient(denoised["style"], denoised["fake"], weight)
+    epsilon = {name: (noised - d) / sigma for name, d in denoised.items()}
+    in_epsilon = weight * sigma * (epsilon["style"] - epsilon["fake"])
+    time = flow_sigma(sigma)
+    mixed = (1 - time) * x0 + time * noise
+    flow = {name: _flow_velocity(mixed, time, spread, m) for name, m in _means(mean)}
+    in_flow = weight * time * (flow["style"] - flow["fake"])
+    assert (in_x0 - in_epsilon).abs().max() < 1e-12
+    assert (in_x0 - in_flow).abs().max() < 1e-12
+
+
+def _means(mean):
+    return (("style", mean + 1.5), ("fake", mean))
+
+
+def _flow_velocity(mixed, time, spread, mean):
+    """v = E[noise - x0 | mixed] of data N(mean, spread²) under x = (1 - t) x0 + t noise."""
+    variance = (1 - time) ** 2 * spread**2 + time**2
+    residual = mixed - (1 - time) * mean
+    return time / variance * residual - (mean + (1 - time) * spread**2 / variance * residual)
+
+
+def gaussian_denoiser(mean: float, spread: float, sigma: float):
+    return lambda noised: (spread**2 * noised + sigma**2 * mean) / (spread**2 + sigma**2)
+
+
+class Gaussians:
+    """Exact denoisers of a Gaussian style and of the present latent (a Dirac fake), in VP or flow form."""
+
+    def __init__(self, schedule, flow: bool, mean: float = 1.5, spread: float = 0.5):
+        self.schedule, self.flow, self.mean, self.spread = schedule, flow, mean, spread
+
+    def add_noise(self, x, noise, step):
+        self.present = x
+        sigma = self.schedule.sigmas[step]
+        time = flow_sigma(sigma)
+        return (1 - time) * x + time * noise if self.flow else x + sigma * noise
+
+    def predict(self, noised, step):
+        sigma = self.schedule.sigmas[step]
+        if self.flow:
+            time = flow_sigma(sigma)
+            style = noised - time * _flow_velocity(noised, time, self.spread, self.mean)
+        else:
+            style = gaussian_denoiser(self.mean, self.spread, sigma)(noised)
+        return style, self.present
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_500_steps_reach_the_fixed_point_of_an_exact_fake(flow):
+    schedule, source = make_schedule(500, seed=0), 0.2 * drawn(*SMALL)
+    model = Gaussians(schedule, flow)
+    found = optimize(source, schedule, model.predict, model.add_noise, 3, Terms(spectrum=0.0))
+    assert found.mean().item() == pytest.approx(1.5, abs=0.05)
+    assert (found - 1.5).abs().max() < 0.5
+
+
+def test_flow_and_vp_runs_are_the_same_run():
+    schedule, source = make_schedule(500, seed=0), 0.2 * drawn(*SMALL)
+    runs = [Gaussians(schedule, flow) for flow in (False, True)]
+    vp, flow = (optimize(source, schedule, run.predict, run.add_noise, 3, Terms(spectrum=0.0)) for run in runs)
+    assert (vp - flow).abs().max() < 4e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_strength_zero_returns_the_source_bit_for_bit_and_asks_nothing(dtype):
+    source, recorder = drawn(*SMALL).to(dtype), Recorder(make_schedule(5, 0))
+    result = recorder.run(source, terms=Terms(strength=0.0))
+    assert torch.equal(result.to(dtype), source)
+    assert recorder.steps == []
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [Terms(spectrum=0.0), Terms(relevance=torch.full((1, 1, 6, 5), 0.5)), Terms(strength=0.3)],
+    ids=["no spectrum", "relevance", "strength"],
+)
+def test_switching_a_term_leaves_the_noise_alone(terms):
+    schedule = make_schedule(8, 4)
+    plain, switched = Recorder(schedule), Recorder(schedule)
+    one, other = plain.run(drawn(*SMALL)), switched.run(drawn(*SMALL), terms=terms)
+    assert all(torch.equal(plain.noises[step], switched.noises[step]) for step in range(8))
+    assert not torch.equal(one, other)
+
+
+def test_same_seed_same_result_and_another_seed_another():
+    schedule = make_schedule(8, 4)
+    runs = [Recorder(schedule).run(drawn(*SMALL), seed=seed) for seed in (1, 1, 2)]
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_mask_zero_keeps_the_source_exactly_and_mask_one_changes_nothing():
+    schedule, source = make_schedule(10, 4), drawn(*SMALL)
+    mask = torch.zeros(1, 1, 6, 5)
+    mask[..., 2:] = 1.0
+    terms = Terms(spectrum=0.0, mask=mask)
+    found, free = Recorder(schedule).run(source, terms=terms), Recorder(schedule).run(source, terms=Terms(spectrum=0.0))
+    assert torch.equal(found[..., :2], source[..., :2])
+    assert torch.equal(found[..., 2:], free[..., 2:])
+
+
+def test_half_mask_holds_back():
+    schedule, source = make_schedule(10, 4), drawn(*SMALL)
+    half = Recorder(schedule).run(source, terms=Terms(mask=torch.full((2, 1, 6, 5), 0.5)))
+    free = Recorder(schedule).run(source)
+    assert 0 < (half - source).abs().max() < (free - source).abs().max()
+
+
+def test_spectrum_holds_the_low_band():
+    schedule, source = make_schedule(60, 4), drawn(*SMALL)
+    free, held = (Recorder(schedule).run(source, terms=Terms(spectrum=weight)) for weight in (0.0, 20.0))
+
+    def layout_shift(x):
+        return (x - source).mean(-2).abs().mean()
+
+    assert layout_shift(held) < 0.5 * layout_shift(free)
+
+
+def test_resuming_sees_the_same_noise_and_only_the_remaining_steps():
+    schedule, source = make_schedule(9, 4), drawn(*SMALL)
+    whole, rest = Recorder(schedule), Recorder(schedule)
+    reached = {}
+    whole.run(source, on_step=lambda step, x: reached.update({step: x}))
+    resumed = rest.run(source, start=5, reached=reached[4])
+    assert rest.steps == [5, 6, 7, 8]
+    assert all(torch.equal(rest.noises[step], whole.noises[step]) for step in rest.steps)
+    assert not torch.equal(resumed, reached[4])
+
+
+def test_resuming_keeps_the_original_as_what_is_held():
+    schedule, source = make_schedule(9, 4), drawn(*SMALL)
+    mask = torch.zeros(1, 1, 6, 5)
+    found = Recorder(schedule).run(source, terms=Terms(mask=mask), start=5, reached=drawn(*SMALL, seed=8))
+    assert torch.equal(found, source)
+
+
+def test_every_step_is_reported_with_the_latent_reached():
+    schedule, seen = make_schedule(4, 1), []
+    result = Recorder(schedule).run(drawn(*SMALL), on_step=lambda step, x: seen.append((step, x)))
+    assert [step for step, _ in seen] == [0, 1, 2, 3]
+    assert seen[-1][1] is result
+
+
+def test_broken_predictions_do_not_reach_the_latent():
+    gradient = score_gradient(torch.tensor([float("nan"), 1.0]), torch.zeros(2), 0.5)
+    assert torch.equal(gradient, torch.tensor([0.0, -0.5]))
+
+
+def test_source_is_not_written_to():
+    source = drawn(*SMALL)
+    kept = source.clone()
+    Recorder(make_schedule(5, 0)).run(source)
+    assert torch.equal(source, kept)
+
+
+def test_runs_under_inference_mode_on_inference_tensors():
+    with torch.inference_mode():
+        result = Recorder(make_schedule(5, 0)).run(drawn(*SMALL))
+    assert torch.isfinite(result).all()
