@@ -1,6 +1,6 @@
 """Write the frozen schemas and the API forms of the shipped graphs anew, from a running server and its frontend.
 
-    .host/env/environment/bin/python tests/host/renew.py
+.host/env/environment/bin/python tests/host/renew.py
 """
 
 from __future__ import annotations

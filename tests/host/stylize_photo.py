@@ -1,7 +1,7 @@
-"""Boot ComfyUI with the pack and the pocket model, run a workflow on a photograph and keep the result.
+"""Stylize a photograph with the pack in a real ComfyUI: the shipped workflow, through the server's API.
 
-The workflow is a file in API form (in the frontend: Workflow, Export (API)). Its first LoadImage takes the photograph,
-the first picture of its first SaveImage is the result; what its output nodes say as text is kept beside it.
+The picture is written beside the photograph as <photo>_<style>.png, with a before-and-after sheet. The scores say how
+much content stayed and how far the style came; read them against the two columns beside them.
 """
 
 from __future__ import annotations
@@ -10,104 +10,135 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import load
 
 load.host_package()
+load.pack()
 
-from stylization_host import comfy_base  # noqa: E402
+from PIL import Image, UnidentifiedImageError  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from stylization_host import comfy_base, scores, snapshots  # noqa: E402
 from stylization_host.comfy_client import ComfyClient, PromptRefused, RunResult  # noqa: E402
 from stylization_host.comfy_host import BootError, ComfyServer  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+WORKFLOW = snapshots.API_FORMS / "sms_photo.json"
+PHOTO = comfy_base.PHOTOS / "neuschwanstein_castle.jpg"
+LORAS = comfy_base.POCKET_MODELS / "loras"
+EXEMPLARS = comfy_base.ROOT / "examples" / "styles"
+LORA_PREFIX = "pocket_"
+STYLE = "starry"
+LANDSCAPE = (384, 256)
+"""Width and height the pocket model was trained at; turned for upright photographs."""
+
 
 class Refused(RuntimeError):
-    """The photograph or the workflow cannot be used; the message says why."""
+    """The photograph or a model file cannot be used; the message says why."""
 
 
-def first(folder: Path, pattern: str) -> Path | None:
-    return min(folder.glob(pattern), default=None)
+def styles() -> list[str]:
+    """The styles that a LoRA of the pocket model was trained for."""
+    return sorted(path.stem.removeprefix(LORA_PREFIX) for path in LORAS.glob(f"{LORA_PREFIX}*.safetensors"))
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    photo, workflow = first(comfy_base.PHOTOS, "*.[jp][pn]*g"), first(comfy_base.WORKFLOWS, "*.api.json")
-    parser.add_argument("--photo", type=Path, default=photo, help=f"the photograph (default: {photo})")
-    parser.add_argument("--workflow", type=Path, default=workflow, help=f"a graph in API form (default: {workflow})")
-    parser.add_argument("--output", type=Path, help="the picture to write (default: <photo>.stylized.png)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--photo", type=Path, default=PHOTO, help="any photograph")
+    parser.add_argument("--style", choices=styles(), default=STYLE, help="which LoRA of the pocket model")
+    parser.add_argument("--content", default="", help="what the photo shows; if empty, the words of its file name")
+    parser.add_argument("--steps", type=int, help="iterations; default as in the workflow")
+    parser.add_argument("--out", type=Path, help="folder for the pictures; default the photo's own")
     chosen = parser.parse_args()
-    for name in ("photo", "workflow"):
-        path = getattr(chosen, name)
-        if path is None or not path.is_file():
-            parser.error(f"--{name}: no such file: {path}")
-    chosen.output = chosen.output or chosen.photo.with_name(f"{chosen.photo.stem}.stylized.png")
+    if not chosen.photo.is_file():
+        parser.error(f"--photo: there is no file {chosen.photo}")
+    chosen.out = chosen.out or chosen.photo.parent
+    chosen.content = chosen.content or chosen.photo.stem.replace("_", " ").replace("-", " ")
     return chosen
 
 
-def prompt_for(workflow: Path, photo: str) -> dict[str, dict[str, Any]]:
-    """The workflow with its first LoadImage set to ``photo``, a name in the server's input folder."""
-    graph = json.loads(workflow.read_text(encoding="utf-8"))
-    if "nodes" in graph:
-        raise Refused(f"{workflow} is a graph as the frontend saves it; export it in API form first.")
-    loader = next((node for node in graph.values() if node["class_type"] == "LoadImage"), None)
-    if loader is None:
-        raise Refused(f"{workflow} has no LoadImage node that could take the photograph.")
-    loader["inputs"]["image"] = photo
+def trigger_words(lora: Path) -> str:
+    """What the LoRA's own metadata says starts its style."""
+    with safe_open(lora, framework="numpy") as file:
+        words = (file.metadata() or {}).get("trigger_words")
+    if not words:
+        raise Refused(f"{lora.name} names no trigger_words in its metadata.")
+    return words
+
+
+def cut(path: Path) -> Image.Image:
+    """The photograph at the pocket model's size, from its centre."""
+    try:
+        upright = scores.opened(path)
+    except UnidentifiedImageError as error:
+        raise Refused(f"{path} is no picture that can be read.") from error
+    return scores.opened(path, LANDSCAPE if upright.width >= upright.height else LANDSCAPE[::-1])
+
+
+def prompt_for(chosen: argparse.Namespace, photo: str, size: tuple[int, int]) -> dict[str, dict[str, Any]]:
+    """The shipped workflow with photo, size, style and steps put in."""
+    graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    inputs = {node["class_type"]: node["inputs"] for node in graph.values()}
+    lora = f"{LORA_PREFIX}{chosen.style}.safetensors"
+    words = trigger_words(LORAS / lora)
+    inputs["LoadImage"]["image"] = photo
+    inputs["ImageScale"].update(width=size[0], height=size[1])
+    inputs["StylizeStyleLoRA"]["lora_name"] = lora
+    stylize = inputs["StylizeSMS"]
+    stylize["steps"] = chosen.steps or stylize["steps"]
+    graph[stylize["positive"][0]]["inputs"]["text"] = f"{words}, {chosen.content}"
+    graph[stylize["edit"][0]]["inputs"]["text"] = f"turn into {words}"
     return graph
 
 
-def followed(client: ComfyClient, prompt: Mapping[str, Mapping[str, Any]]) -> RunResult:
-    """Run the prompt with one progress bar per node that reports progress."""
-    bars: dict[str, tqdm] = {}
+def followed(client: ComfyClient, prompt: dict[str, dict[str, Any]]) -> RunResult:
+    """Run the prompt with a progress bar over the stylizing node."""
+    node = next(key for key, value in prompt.items() if value["class_type"] == "StylizeSMS")
+    with tqdm(total=prompt[node]["inputs"]["steps"], desc="Stylize SMS", unit="step") as bar:
 
-    def show(kind: str, data: dict[str, Any]) -> None:
-        if kind == "progress":
-            name = str(data.get("node"))
-            if name not in bars:
-                title = prompt.get(name, {}).get("class_type", name)
-                bars[name] = tqdm(total=data["max"], desc=title, unit="step")
-            bars[name].update(data["value"] - bars[name].n)
+        def show(kind: str, data: dict[str, Any]) -> None:
+            if kind == "progress" and str(data.get("node")) == node:
+                bar.update(data["value"] - bar.n)
 
-    try:
-        return client.run(prompt, on_message=show, timeout=3600)
-    finally:
-        for bar in bars.values():
-            bar.close()
+        result = client.run(prompt, on_message=show, timeout=3600)
+    if result.status != "success":
+        raise Refused(f"The workflow ended with {result.status}: {result.error.message if result.error else ''}")
+    return result
 
 
-def texts(result: RunResult) -> dict[str, Any]:
-    """What the output nodes say, by node id; JSON text becomes its value."""
-    found = {}
-    for node, shown in result.outputs.items():
-        for text in shown.get("text", []):
-            try:
-                found[node] = json.loads(text)
-            except json.JSONDecodeError:
-                found[node] = text
-    return found
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def stylize(chosen: argparse.Namespace) -> None:
-    with ComfyServer("stylize", plugins=True) as server:
-        sys.stdout.write(f"ComfyUI is up after {server.boot_time:.0f} s.\n")
+    photo = cut(chosen.photo)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    name = f"{chosen.photo.stem}_{chosen.style}"
+    with ComfyServer("stylize", keep_base=False) as server:
+        say(f"ComfyUI is up after {server.boot_time:.0f} s.")
         client = server.client()
-        prompt = prompt_for(chosen.workflow, client.upload_image(chosen.photo))
+        sent = server.base / f"{name}_photo.png"
+        photo.save(sent)
         started = time.monotonic()
-        result = followed(client, prompt)
-        if result.status != "success":
-            raise Refused(f"The workflow ended with {result.status}: {result.error.message if result.error else ''}")
-        pictures = client.images(result)
-        if not pictures:
-            raise Refused(f"{chosen.workflow} saved no picture; it needs a SaveImage node.")
-        pictures[0].save(chosen.output)
-        sys.stdout.write(f"{chosen.output} after {time.monotonic() - started:.0f} s\n")
-        said = texts(result)
-        if said:
-            chosen.output.with_suffix(".json").write_text(json.dumps(said, indent=2), encoding="utf-8")
-            sys.stdout.write(json.dumps(said, indent=2) + "\n")
+        result = followed(client, prompt_for(chosen, client.upload_image(sent), photo.size))
+        picture = client.images(result)[0].convert("RGB")
+    path = chosen.out / f"{name}.png"
+    picture.save(path)
+    say(f"{path} after {time.monotonic() - started:.0f} s\n")
+    report(chosen, photo, picture, chosen.out / f"{name}_sheet.png")
+
+
+def report(chosen: argparse.Namespace, photo: Image.Image, picture: Image.Image, sheet: Path) -> None:
+    """Print the scores and write the sheet."""
+    exemplars = [scores.opened(path) for path in sorted((EXEMPLARS / chosen.style).glob("*.jpg"))]
+    shown = {"photo": photo, f"{chosen.style}, by SMS": picture, "an exemplar of the style": exemplars[0]}
+    scores.sheet(shown).save(sheet)
+    say(scores.lines(scores.table(photo, picture, exemplars)))
+    say("\nContent: structure and edges up to 1, low band and shift down to 0. Style: 0 at the photo, up towards 1.")
+    say(f"Before and after: {sheet}")
 
 
 def main() -> int:

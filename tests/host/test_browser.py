@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from stylization_host import browser, graphs
+from stylization_host.api_form import api_form
 
 STOCK = ["CheckpointLoaderSimple", "ProbeConditioning", "ProbeConditioning", "ProbeRandomLatent", "KSampler"]
 
@@ -42,6 +43,16 @@ def test_a_saved_workflow_file_round_trips(browser_page, tmp_path):
     again = browser.serialize(browser_page)
     assert [node["type"] for node in again["nodes"]] == [node["type"] for node in saved["nodes"]]
     assert len(again["links"]) == len(saved["links"]) > 0
+
+
+def test_the_converter_agrees_with_the_frontend(browser_page, client):
+    """Our own way to API form, which needs no browser, against the frontend's."""
+    browser.load_workflow(browser_page, _numbered(picture_graph()))
+    ours = api_form(browser.serialize(browser_page), client.object_info())
+    theirs = browser.api_prompt(browser_page)
+    assert {key: (node["class_type"], node["inputs"]) for key, node in ours.items()} == {
+        key: (node["class_type"], node["inputs"]) for key, node in theirs.items()
+    }
 
 
 def test_a_dropped_picture_brings_its_graph_back(browser_page, client, server):
