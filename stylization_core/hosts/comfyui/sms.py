@@ -27,6 +27,7 @@ from .branches import Branch, predict
 from .percent import active, by_progress
 from .reached import save_reached
 from .row_gate import RowGate
+from .style_branch import attached
 from .style_source import StyleSource
 
 DIAL = "stylization.dial"
@@ -155,6 +156,8 @@ class _SecondModel:
     def __init__(self, patcher, conditionings: dict[str, list]):
         self.patcher = patcher
         self.raw = {key: list(map(dict, conditionings[key])) for key, _ in KINDS if key in conditionings}
+        branch = attached(patcher)
+        self.gate = None if branch is None else RowGate(branch, STYLE)
 
     def open(self, noise, latent_image, device, denoise_mask, sigmas, kwargs) -> None:
         model = self.patcher.model
@@ -171,7 +174,7 @@ class _SecondModel:
 
     def predict(self, kinds, x: Tensor, level: Tensor, progress: float | None) -> list[Tensor]:
         requests = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in kinds]
-        return predict(self.patcher.model, requests, x, level, self.options)
+        return predict(self.patcher.model, requests, x, level, self.options, self.gate)
 
     def close(self) -> None:
         self.patcher.cleanup()

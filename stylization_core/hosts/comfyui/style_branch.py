@@ -100,12 +100,7 @@ def lifted(base, style) -> StyleBranch:
     """
     deltas: dict[str, tuple[Delta, ...]] = {}
     for key in {**style.patches, **base.patches}:
-        ours, theirs = list(style.patches.get(key, ())), list(base.patches.get(key, ()))
-        for patch in tuple(ours):
-            twin = next((other for other in theirs if _same_patch(patch, other)), None)
-            if twin is not None:
-                ours.remove(patch)
-                theirs.remove(twin)
+        ours, theirs = unmatched(style, base, key)
         parts = [_delta(key, patch, 1.0) for patch in ours] + [_delta(key, patch, -1.0) for patch in theirs]
         if parts:
             deltas[key] = tuple(parts)
@@ -115,6 +110,19 @@ def lifted(base, style) -> StyleBranch:
         branch = _merged(branch, extra) if deltas else extra
     check(style, branch)
     return branch
+
+
+def unmatched(one, other, key: str) -> tuple[list, list]:
+    """The patches of a weight that only the first and only the second of two MODELs has."""
+    ours, theirs = [], list(other.patches.get(key, ()))
+    for patch in one.patches.get(key, ()):
+        # by place: == on patches would compare their tensors
+        twin = next((place for place, candidate in enumerate(theirs) if _same_patch(patch, candidate)), None)
+        if twin is None:
+            ours.append(patch)
+        else:
+            del theirs[twin]
+    return ours, theirs
 
 
 def _delta(key: str, patch, sign: float) -> Delta:

@@ -9,7 +9,7 @@ import torch
 
 from ...errors import StylizationError
 from .families import Family, detect
-from .style_branch import StyleBranch, attached, check, lifted
+from .style_branch import StyleBranch, attached, check, lifted, unmatched
 
 REMEDY = (
     "Put 'Stylize Style LoRA' between the checkpoint and this node, or connect the checkpoint through 'Load LoRA' "
@@ -52,6 +52,8 @@ def find_style(model, style_model=None) -> StyleSource:
     if model.is_clone(style_model):
         return StyleSource(family, branch=_lifted_from_clone(model, style_model))
     _comparable(model, style_model)
+    if attached(style_model) is not None:
+        check(style_model, attached(style_model))
     return StyleSource(family, patcher=style_model)
 
 
@@ -99,14 +101,17 @@ def _comparable(model, style_model) -> None:
 
 
 def _same_weights(model, other) -> bool:
-    ours, theirs = model.model.diffusion_model.state_dict(), other.model.diffusion_model.state_dict()
-    if ours.keys() != theirs.keys() or _patch_signature(model) != _patch_signature(other):
+    keys = {**model.patches, **other.patches}
+    if attached(other) is not None or any(any(unmatched(model, other, key)) for key in keys):
         return False
-    return all(
+    ours, theirs = _loaded_weights(model), _loaded_weights(other)
+    return ours.keys() == theirs.keys() and all(
         a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
         for a, b in ((ours[key], theirs[key]) for key in ours)
     )
 
 
-def _patch_signature(patcher) -> set:
-    return {(key, len(patches)) for key, patches in patcher.patches.items()}
+def _loaded_weights(patcher) -> dict:
+    """The network's weights as the loader read them, also while ComfyUI has patches written into them."""
+    weights = {**patcher.model.state_dict(), **{key: kept.weight for key, kept in patcher.backup.items()}}
+    return {key: weight for key, weight in weights.items() if key.startswith("diffusion_model.")}
