@@ -117,6 +117,15 @@ def test_one_of_two_equal_loras_cancels_once(rig, micro, paths):
     assert_same(lifted, dense(rig, micro, load(rig, micro, paths["A"])))
 
 
+def test_the_second_of_two_whole_differences_cancels(rig, micro, paths, tmp_path):
+    halved = {key: 0.5 * value for key, value in rig.loras.full(micro).items()}
+    other = rig.loras.saved(halved, tmp_path / "c.safetensors")
+    base = rig.loras.weight_patched(micro, paths["B"], 0.8)
+    style = rig.loras.weight_patched(rig.loras.weight_patched(micro, other, 0.8), paths["B"], 0.8)
+    lifted = dense(rig, micro, rig.style_branch.lifted(base, style))
+    assert_same(lifted, dense(rig, micro, load(rig, micro, other)))
+
+
 def test_files_that_differ_in_alpha_alone_do_not_cancel(rig, micro, tmp_path):
     files = [
         rig.loras.saved(rig.loras.kohya(micro, alpha=alpha), tmp_path / f"{alpha}.safetensors") for alpha in (2.0, 4.0)
