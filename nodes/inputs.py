@@ -33,6 +33,21 @@ def latent_samples(latent: dict, subject: str = "latent_image") -> Tensor:
     return samples
 
 
+def check_channels(model, samples: Tensor, subject: str = "latent_image") -> None:
+    """Refuse a latent of another kind of model.
+
+    Raises:
+        StylizationError: names both numbers of channels.
+    """
+    wanted = model.model.latent_format.latent_channels
+    if samples.shape[1] != wanted:
+        raise StylizationError(
+            subject,
+            f"it has {samples.shape[1]} channels, latents of model have {wanted}",
+            "Encode the picture with the VAE that belongs to model",
+        )
+
+
 def latent_mask(mask: Tensor | None, samples: Tensor, ratio: int = 8, subject: str = "mask") -> Tensor | None:
     """A MASK at the latent's size by area average.
 
@@ -51,7 +66,7 @@ def latent_mask(mask: Tensor | None, samples: Tensor, ratio: int = 8, subject: s
         return None
     mask = mask.reshape(-1, 1, *mask.shape[-2:]).float()
     height, width = samples.shape[-2:]
-    if abs(mask.shape[-2] * width - mask.shape[-1] * height) > max(mask.shape[-2:]) + 8 * max(height, width):
+    if abs(mask.shape[-2] * width - mask.shape[-1] * height) > max(mask.shape[-2:]) + max(height, width):
         raise StylizationError(
             subject,
             f"it is {mask.shape[-1]}x{mask.shape[-2]} pixels, the picture about {width * ratio}x{height * ratio}",

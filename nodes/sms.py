@@ -13,7 +13,7 @@ from ..stylization_core.hosts.comfyui.sms import (
     progress_sigmas,
 )
 from ..stylization_core.hosts.comfyui.style_source import find_style
-from .inputs import latent_mask, latent_samples
+from .inputs import check_channels, latent_mask, latent_samples
 
 DISPLAY_NAME = "Stylize SMS"
 
@@ -60,7 +60,10 @@ class StylizeSMS(io.ComfyNode):
         with naming(DISPLAY_NAME):
             samples = latent_samples(latent_image)
             protected = _combined(latent_mask(mask, samples), latent_image.get("noise_mask"), samples)
+            if steps < 1:
+                raise StylizationError("steps", f"it is {steps}", "Set at least 1")
             style = find_style(model, style_model)
+            check_channels(model, samples)
             reached = _resume(resume_latent, resume_step, samples, steps)
             if strength == 0 or dial(model.model_options) == 0:
                 return io.NodeOutput(latent_image)

@@ -65,10 +65,18 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         self._second = None
 
     def sample(self, noise, latent_image, sampler, *args, **kwargs):
-        """As the parent's; an SMS sampler of strength 0 returns the input latent itself."""
-        if isinstance(sampler, StyleMatchingSampler) and sampler.strength * dial(self.model_options) == 0:
+        """As the parent's; an SMS sampler of strength 0 returns the input latent itself, a mask of 0 its cells."""
+        if not isinstance(sampler, StyleMatchingSampler):
+            return super().sample(noise, latent_image, sampler, *args, **kwargs)
+        if sampler.strength * dial(self.model_options) == 0:
             return latent_image
-        return super().sample(noise, latent_image, sampler, *args, **kwargs)
+        result = super().sample(noise, latent_image, sampler, *args, **kwargs)
+        mask = kwargs.get("denoise_mask")
+        if mask is None:
+            return result
+        # the way into the model's scale and back rounds, and what is protected stays as it is
+        mask = comfy.sampler_helpers.prepare_mask(mask, result.shape, result.device)
+        return torch.where(mask == 0, latent_image.to(result), result)
 
     def outer_sample(self, noise, latent_image, sampler, sigmas, *args, **kwargs):
         """Prepare windows, row gate and second model; take them down whatever happens."""
