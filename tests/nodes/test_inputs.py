@@ -1,0 +1,98 @@
+"""Checks of latents and masks that several nodes share."""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def inputs(pack_nodes):
+    return importlib.import_module("stylization.nodes.inputs")
+
+
+def picture(*shape: int) -> torch.Tensor:
+    return torch.randn(shape or (2, 4, 12, 10), generator=torch.Generator().manual_seed(0))
+
+
+def test_latent_of_a_picture_is_passed_on(inputs):
+    samples = picture()
+    assert inputs.latent_samples({"samples": samples}) is samples
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_broken_values_are_counted(inputs, value):
+    samples = picture()
+    samples[0, 0, :2, 0] = value
+    with pytest.raises(ValueError, match=r"^latent_image: 2 of its 960 values are NaN or infinite\. .*--fp32-vae"):
+        inputs.latent_samples({"samples": samples})
+
+
+def test_empty_latent_is_refused(inputs):
+    with pytest.raises(ValueError, match="all zeros.*VAE Encode"):
+        inputs.latent_samples({"samples": torch.zeros(1, 4, 8, 8)})
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 8), (1, 16, 5, 8, 8)])
+def test_latents_of_other_kinds_are_refused_with_their_shape(inputs, shape):
+    with pytest.raises(ValueError) as caught:
+        inputs.latent_samples({"samples": torch.ones(shape)}, "resume_latent")
+    assert str(caught.value).startswith("resume_latent: ")
+    assert str(shape) in str(caught.value)
+
+
+def test_latents_of_several_streams_are_refused(inputs):
+    with pytest.raises(ValueError, match="several streams"):
+        inputs.latent_samples({"samples": SimpleNamespace(is_nested=True)})
+
+
+def test_no_mask_stays_no_mask(inputs):
+    assert inputs.latent_mask(None, picture()) is None
+
+
+@pytest.mark.parametrize("shape", [(96, 80), (1, 96, 80), (2, 96, 80), (1, 1, 96, 80), (1, 48, 40), (1, 12, 10)])
+def test_mask_is_brought_to_the_latents_size(inputs, shape):
+    assert inputs.latent_mask(torch.ones(shape), picture()).shape[-3:] == (1, 12, 10)
+
+
+def test_mask_is_averaged_over_each_cell(inputs):
+    mask = torch.zeros(1, 96, 80)
+    mask[:, :4, :8] = 1.0
+    cells = inputs.latent_mask(mask, picture())
+    assert cells[0, 0, 0, 0] == 0.5
+    assert cells.sum() == 0.5
+
+
+def test_mask_beyond_its_range_is_clamped(inputs):
+    assert inputs.latent_mask(torch.full((1, 96, 80), 3.0), picture()).max() == 1.0
+
+
+@pytest.mark.parametrize("off", [1, 7])
+def test_mask_of_a_picture_that_vae_encode_crops_is_taken(inputs, off):
+    assert inputs.latent_mask(torch.ones(1, 96 + off, 80 + off), picture()) is not None
+
+
+@pytest.mark.parametrize("shape", [(1, 80, 96), (1, 96, 96), (1, 64, 64), (1, 192, 80)])
+def test_mask_of_another_aspect_is_refused_with_both_sizes(inputs, shape):
+    with pytest.raises(ValueError) as caught:
+        inputs.latent_mask(torch.ones(shape), picture())
+    assert f"{shape[2]}x{shape[1]} pixels" in str(caught.value)
+    assert "about 80x96" in str(caught.value)
+    assert "resize it" in str(caught.value)
+
+
+def test_mask_batch_that_does_not_fit_is_refused(inputs):
+    with pytest.raises(ValueError, match="3 entries for 2 pictures"):
+        inputs.latent_mask(torch.ones(3, 96, 80), picture())
+
+
+def test_latent_of_another_kind_of_model_is_refused_with_both_numbers(inputs, rig):
+    with pytest.raises(ValueError, match="latent_image: it has 4 channels, latents of model have 16"):
+        inputs.check_channels(rig.micro.flux(), picture())
+
+
+def test_latent_of_the_model_is_taken(inputs, rig):
+    inputs.check_channels(rig.micro.unet(), picture())
