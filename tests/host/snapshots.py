@@ -1,7 +1,6 @@
-"""What is frozen about the pack: the schemas of its nodes, and the API form of each shipped graph.
+"""What is frozen about the pack: the schemas of its nodes, which saved workflows of users depend on.
 
-``python tests/host/renew.py`` (with the environment's Python) writes both anew; look at the difference before
-committing it, since saved workflows of users depend on it.
+``.host/env/environment/bin/python tests/host/renew.py`` writes them anew; look at the difference before committing it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from .comfy_base import WORKFLOWS
 from .comfy_client import ComfyClient
 
 SCHEMAS = Path(__file__).resolve().with_name("object_info.json")
-API_FORMS = WORKFLOWS / "api"
 PACK_MODULE = "custom_nodes.stylization"
 FILES = "<files>"
 """Stands for the options of an input that lists files of this machine."""
@@ -38,11 +36,6 @@ _FILE_LISTS = {("StylizeStyleLoRA", "lora_name")}
 def workflows() -> list[Path]:
     """The graphs that users drag in, as the frontend saves them."""
     return sorted(path for path in WORKFLOWS.glob("*.json") if path.name != "index.json")
-
-
-def api_form(workflow: Path) -> Path:
-    """Where the same graph lies in the form that ``/prompt`` takes."""
-    return API_FORMS / workflow.name
 
 
 def pack_schemas(client: ComfyClient) -> dict[str, Any]:

@@ -20,17 +20,19 @@ load.pack()
 
 from PIL import Image, UnidentifiedImageError  # noqa: E402
 from safetensors import safe_open  # noqa: E402
-from stylization_host import comfy_base, scores, snapshots  # noqa: E402
+from stylization_host import comfy_base, scores  # noqa: E402
+from stylization_host.api_form import api_form  # noqa: E402
 from stylization_host.comfy_client import ComfyClient, PromptRefused, RunResult  # noqa: E402
 from stylization_host.comfy_host import BootError, ComfyServer  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-WORKFLOW = snapshots.API_FORMS / "sms_photo.json"
+WORKFLOW = comfy_base.WORKFLOWS / "sms_photo.json"
 PHOTO = comfy_base.PHOTOS / "neuschwanstein_castle.jpg"
 LORAS = comfy_base.POCKET_MODELS / "loras"
 EXEMPLARS = comfy_base.ROOT / "examples" / "styles"
 LORA_PREFIX = "pocket_"
 STYLE = "starry"
+TRIGGER = "stylization_pocket.trigger_words"
 LANDSCAPE = (384, 256)
 """Width and height the pocket model was trained at; turned for upright photographs."""
 
@@ -62,9 +64,9 @@ def arguments() -> argparse.Namespace:
 def trigger_words(lora: Path) -> str:
     """What the LoRA's own metadata says starts its style."""
     with safe_open(lora, framework="numpy") as file:
-        words = (file.metadata() or {}).get("trigger_words")
+        words = (file.metadata() or {}).get(TRIGGER)
     if not words:
-        raise Refused(f"{lora.name} names no trigger_words in its metadata.")
+        raise Refused(f"{lora.name} has no {TRIGGER} in its metadata.")
     return words
 
 
@@ -77,9 +79,11 @@ def cut(path: Path) -> Image.Image:
     return scores.opened(path, LANDSCAPE if upright.width >= upright.height else LANDSCAPE[::-1])
 
 
-def prompt_for(chosen: argparse.Namespace, photo: str, size: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    """The shipped workflow with photo, size, style and steps put in."""
-    graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+def prompt_for(
+    chosen: argparse.Namespace, schemas: dict[str, Any], photo: str, size: tuple[int, int]
+) -> dict[str, dict[str, Any]]:
+    """The shipped workflow in API form, with photo, size, style and steps put in."""
+    graph = api_form(json.loads(WORKFLOW.read_text(encoding="utf-8")), schemas)
     inputs = {node["class_type"]: node["inputs"] for node in graph.values()}
     lora = f"{LORA_PREFIX}{chosen.style}.safetensors"
     words = trigger_words(LORAS / lora)
@@ -123,7 +127,8 @@ def stylize(chosen: argparse.Namespace) -> None:
         sent = server.base / f"{name}_photo.png"
         photo.save(sent)
         started = time.monotonic()
-        result = followed(client, prompt_for(chosen, client.upload_image(sent), photo.size))
+        prompt = prompt_for(chosen, client.object_info(), client.upload_image(sent), photo.size)
+        result = followed(client, prompt)
         picture = client.images(result)[0].convert("RGB")
     path = chosen.out / f"{name}.png"
     picture.save(path)
