@@ -33,6 +33,8 @@ STOCK_NOISE = (
     r"violates the following Content Security Policy directive: \"connect-src 'self'\"",
     # sets a setting before the setting is registered (1.32)
     r"Cannot read properties of undefined \(reading 'id'\)\s+at onChange .*/assets/",
+    # its own start-up code asks for the graph too early (1.49)
+    r"^ComfyApp graph accessed before initialization .*/assets/",
 )
 
 
@@ -78,7 +80,9 @@ def opened(browser: Browser, url: str, node: str = "KSampler") -> Iterator[Page]
         _collect_errors(page)
         page.goto(url, wait_until="domcontentloaded")
         page.wait_for_function(
-            "node => window.app?.graph && window.LiteGraph?.registered_node_types?.[node]", arg=node, timeout=90_000
+            "node => window.LiteGraph?.registered_node_types?.[node] && window.app?.canvas && window.app.graph",
+            arg=node,
+            timeout=90_000,
         )
         yield page
     finally:

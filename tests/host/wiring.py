@@ -112,7 +112,10 @@ def ensure() -> Wiring:
         partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        subprocess.run([sys.executable, str(here / "wiring_models.py"), str(partial)], check=True)
+        command = [sys.executable, str(here / "wiring_models.py"), str(partial)]
+        made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if made.returncode:
+            raise RuntimeError(f"The wiring models could not be made:\n{made.stdout[-4000:]}")
         (partial / "stamp").write_text(digest, encoding="utf-8")
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)

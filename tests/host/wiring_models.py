@@ -6,6 +6,7 @@ weights are then drawn per key, from the key's own seed, so that adding a model 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import zlib
 from pathlib import Path
@@ -85,6 +86,7 @@ FLUX = {
     "theta": 10000,
     "qkv_bias": True,
     "guidance_embed": True,
+    "txt_ids_dims": [],
 }
 WAN = {"model_type": "t2v", "dim": 128, "ffn_dim": 128, "num_heads": 1, "num_layers": 1, "in_dim": 16, "out_dim": 16}
 
@@ -140,14 +142,16 @@ def controlnet(config: dict) -> dict:
 
 def transformers() -> dict:
     """The diffusion models without a UNet, by file name."""
-    from comfy.ldm.flux.model import Flux
+    from comfy.ldm.flux.model import Flux, FluxParams
     from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
     from comfy.ldm.wan.model import WanModel
 
+    stated = {field.name for field in dataclasses.fields(FluxParams)}  # older ones have fewer
+    flux = {name: value for name, value in FLUX.items() if name in stated}
     return {
         wiring.FAMILIES["sd3"].file: drawn(shapes_of(built(OpenAISignatureMMDITWrapper, SD3))),
         wiring.FAMILIES["wan"].file: drawn(shapes_of(built(WanModel, WAN))),
-        wiring.FAMILIES["flux"].file: drawn(shapes_of(built(Flux, FLUX))),
+        wiring.FAMILIES["flux"].file: drawn(shapes_of(built(Flux, flux))),
     }
 
 
