@@ -57,11 +57,11 @@ def inside(patcher, conditionings: dict[str, list], latent: torch.Tensor, ask: C
     return question.answer
 
 
-def plain(patcher, conditionings: dict[str, list], x: torch.Tensor, *, together: bool = True) -> dict:
+def plain(patcher, conditionings: dict, x: torch.Tensor, sigma: float = SIGMA, together: bool = True) -> dict:
     """Denoised predictions by key, by ComfyUI alone; all conditionings in one call or each by itself."""
 
     def ask(guider, options):
-        level = x.new_full((x.shape[0],), SIGMA)
+        level = x.new_full((x.shape[0],), sigma)
         groups = [list(conditionings)] if together else [[key] for key in conditionings]
         found = {}
         for keys in groups:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -111,11 +113,20 @@ def test_two_stacked_controlnets_keep_their_own_windows(rig, styled):
     assert (len(first.calls), len(second.calls)) == (5, 3)
 
 
-def test_shared_control_object_is_left_as_it_was(rig, styled):
+@pytest.mark.parametrize("failing", [False, True])
+def test_shared_control_object_is_left_as_it_was(rig, styled, failing):
+    """ComfyUI itself does not tidy up the ControlNets of a run that failed."""
     first = counting_control(window=(0.0, 0.5))
     control = counting_control(window=(0.2, 0.9), previous=first)
     before = [dict(vars(one)) for one in (control, first)]
-    rig.runs.sms(styled, rig.runs.drawn(1, 4, 8, 8), conditionings=controlled(rig, control), steps=3)
+
+    def fail(q, k, v, options):
+        raise ZeroDivisionError("inside the model")
+
+    if failing:
+        styled.set_model_attn2_patch(fail)
+    with pytest.raises(ZeroDivisionError) if failing else contextlib.nullcontext():
+        rig.runs.sms(styled, rig.runs.drawn(1, 4, 8, 8), conditionings=controlled(rig, control), steps=3)
     for one, kept in zip((control, first), before, strict=True):
         assert vars(one) == kept
         assert one.timestep_range is None and one.cond_hint is None
