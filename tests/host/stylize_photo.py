@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -80,19 +81,19 @@ def cut(path: Path) -> Image.Image:
 
 
 def prompt_for(
-    chosen: argparse.Namespace, schemas: dict[str, Any], photo: str, size: tuple[int, int]
+    schemas: dict[str, Any], photo: str, size: tuple[int, int], style: str, content: str, steps: int | None
 ) -> dict[str, dict[str, Any]]:
-    """The shipped workflow in API form, with photo, size, style and steps put in."""
+    """The shipped workflow in API form, with photo, size, style, content and steps put in."""
     graph = api_form(json.loads(WORKFLOW.read_text(encoding="utf-8")), schemas)
     inputs = {node["class_type"]: node["inputs"] for node in graph.values()}
-    lora = f"{LORA_PREFIX}{chosen.style}.safetensors"
+    lora = f"{LORA_PREFIX}{style}.safetensors"
     words = trigger_words(LORAS / lora)
     inputs["LoadImage"]["image"] = photo
     inputs["ImageScale"].update(width=size[0], height=size[1])
     inputs["StylizeStyleLoRA"]["lora_name"] = lora
     stylize = inputs["StylizeSMS"]
-    stylize["steps"] = chosen.steps or stylize["steps"]
-    graph[stylize["positive"][0]]["inputs"]["text"] = f"{words}, {chosen.content}"
+    stylize["steps"] = steps or stylize["steps"]
+    graph[stylize["positive"][0]]["inputs"]["text"] = f"{words}, {content}"
     graph[stylize["edit"][0]]["inputs"]["text"] = f"turn into {words}"
     return graph
 
@@ -112,6 +113,16 @@ def followed(client: ComfyClient, prompt: dict[str, dict[str, Any]]) -> RunResul
     return result
 
 
+def stylized(server: ComfyServer, photo: Image.Image, style: str, content: str, steps: int | None) -> Image.Image:
+    """The photo, which has the model's size already, in a style of the pocket model."""
+    client = server.client()
+    sent = server.base / "photo_to_stylize.png"
+    photo.save(sent)
+    name = client.upload_image(sent)
+    result = followed(client, prompt_for(client.object_info(), name, photo.size, style, content, steps))
+    return client.images(result)[0].convert("RGB")
+
+
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -120,26 +131,25 @@ def say(text: str) -> None:
 def stylize(chosen: argparse.Namespace) -> None:
     photo = cut(chosen.photo)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    name = f"{chosen.photo.stem}_{chosen.style}"
+    path = chosen.out / f"{chosen.photo.stem}_{chosen.style}.png"
     with ComfyServer("stylize", keep_base=False) as server:
         say(f"ComfyUI is up after {server.boot_time:.0f} s.")
-        client = server.client()
-        sent = server.base / f"{name}_photo.png"
-        photo.save(sent)
         started = time.monotonic()
-        prompt = prompt_for(chosen, client.object_info(), client.upload_image(sent), photo.size)
-        result = followed(client, prompt)
-        picture = client.images(result)[0].convert("RGB")
-    path = chosen.out / f"{name}.png"
+        picture = stylized(server, photo, chosen.style, chosen.content, chosen.steps)
     picture.save(path)
     say(f"{path} after {time.monotonic() - started:.0f} s\n")
-    report(chosen, photo, picture, chosen.out / f"{name}_sheet.png")
+    report(chosen.style, photo, picture, path.with_name(f"{path.stem}_sheet.png"))
 
 
-def report(chosen: argparse.Namespace, photo: Image.Image, picture: Image.Image, sheet: Path) -> None:
+def exemplars_of(style: str) -> list[Image.Image]:
+    """Pictures of a style to measure by; none shows what a test photograph shows."""
+    return [scores.opened(path) for path in sorted((EXEMPLARS / style).glob("*.jpg"))]
+
+
+def report(style: str, photo: Image.Image, picture: Image.Image, sheet: Path) -> None:
     """Print the scores and write the sheet."""
-    exemplars = [scores.opened(path) for path in sorted((EXEMPLARS / chosen.style).glob("*.jpg"))]
-    shown = {"photo": photo, f"{chosen.style}, by SMS": picture, "an exemplar of the style": exemplars[0]}
+    exemplars = exemplars_of(style)
+    shown = {"photo": photo, f"{style}, by SMS": picture, "an exemplar of the style": exemplars[0]}
     scores.sheet(shown).save(sheet)
     say(scores.lines(scores.table(photo, picture, exemplars)))
     say("\nContent: structure and edges up to 1, low band and shift down to 0. Style: 0 at the photo, up towards 1.")
@@ -147,6 +157,8 @@ def report(chosen: argparse.Namespace, photo: Image.Image, picture: Image.Image,
 
 
 def main() -> int:
+    # Threads that wait leave their core to others; where the machine has other work too, spinning is many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         stylize(arguments())
     except (BootError, PromptRefused, Refused) as error:
