@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from stylization_host import browser, graphs
 from stylization_host.api_form import api_form
 
@@ -85,3 +86,10 @@ def _numbered(graph):
         numbers[key]: {**node, "inputs": {name: renamed(value) for name, value in node["inputs"].items()}}
         for key, node in graph.items()
     }
+
+
+def test_without_chromium_one_line_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(browser.NoBrowser, match="apt-get install chromium") as caught:
+        browser.executable()
+    assert "\n" not in str(caught.value)
