@@ -12,6 +12,7 @@ from PIL import Image
 from stylization_host import browser, snapshots
 from stylization_host.api_form import api_form
 from stylization_host.comfy_base import PACK
+from stylization_host.comfy_tree import ROOT
 
 WORKFLOWS = snapshots.workflows()
 SHORT = 3
@@ -64,9 +65,17 @@ def test_it_explains_itself(workflow):
     assert any(kind.startswith("Stylize") for kind in types_of(graph))
 
 
-def test_it_is_a_template_with_a_thumbnail(workflow, client):
+def test_it_has_a_thumbnail(workflow):
     with Image.open(workflow.with_suffix(".jpg")) as thumbnail:
         assert min(thumbnail.size) >= 256
+
+
+@pytest.mark.xfail(
+    any((ROOT / name).is_dir() for name in ("example", "examples")),
+    reason="ComfyUI serves templates from the first of examples/ and workflows/, so examples/ hides workflows/",
+    strict=True,
+)
+def test_it_is_served_as_a_template(workflow, client):
     assert workflow.stem in client.get("/api/workflow_templates").json()[PACK]
     for name in (workflow.name, workflow.with_suffix(".jpg").name):
         assert client.get(f"/api/workflow_templates/{PACK}/{name}").status_code == 200
@@ -77,6 +86,8 @@ def test_it_loads_in_the_frontend(workflow, browser_page):
     browser_page.wait_for_timeout(1000)
     assert browser.missing_nodes(browser_page) == []
     assert browser.dialogs(browser_page) == []
+    # such as "Invalid workflow against zod schema"
+    assert browser_page.locator("[role=alert]").all_inner_texts() == []
     assert browser.console_errors(browser_page) == []
     assert browser.node_types(browser_page) == types_of(saved(workflow))
 
