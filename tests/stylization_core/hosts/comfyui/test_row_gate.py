@@ -55,16 +55,14 @@ def family(request, rig, wiring_model, wiring_files):
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_rows_equal_the_weight_patched_and_the_plain_model(family, layout, batch, record_property):
+def test_rows_equal_the_weight_patched_and_the_plain_model(family, layout, batch):
     rows = [chunk * 3 + row for chunk in range(len(layout)) for row in range(batch)]
     found = family.gated(layout, rows)
     style = torch.tensor([index == 0 for index in layout]).repeat_interleave(batch).view(-1, 1, 1, 1)
     expected = torch.where(style, family.styled[rows], family.plain[rows])
     difference = (found - expected).abs().max().item()
-    record_property("tolerance", family.tolerance)
-    record_property("difference", difference)
     assert 0 < family.tolerance < 1e-4
-    assert difference <= 4 * family.tolerance
+    assert difference <= 4 * family.tolerance, (difference, family.tolerance)
     assert (family.styled - family.plain).abs().max() > 1e3 * family.tolerance
 
 
