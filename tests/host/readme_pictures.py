@@ -27,6 +27,7 @@ KEPT = comfy_tree.HOST / "readme"
 IMAGES = comfy_base.ROOT / "docs" / "images"
 PHOTOS = ("neuschwanstein_castle", "colosseum", "great_wallof_china")
 GAP, LINE = 6, 24
+VAE_ONLY = "vae"
 
 
 def arguments() -> argparse.Namespace:
@@ -41,17 +42,22 @@ def photo_of(name: str) -> Image.Image:
     return stylize_photo.cut(comfy_base.PHOTOS / f"{name}.jpg")
 
 
-def made(chosen: argparse.Namespace) -> dict[tuple[str, str], Image.Image]:
-    """Every photo in every style; runs only what is not kept yet."""
+def runs(chosen: argparse.Namespace) -> dict[tuple[str, str], Image.Image]:
+    """Every photo in every style, and through the VAE alone; runs only what is not kept yet."""
     KEPT.mkdir(parents=True, exist_ok=True)
-    paths = {(name, style): KEPT / f"{name}_{style}.png" for name in chosen.photos for style in chosen.styles}
+    styles = (*chosen.styles, VAE_ONLY)
+    paths = {(name, style): KEPT / f"{name}_{style}.png" for name in chosen.photos for style in styles}
     missing = {case: path for case, path in paths.items() if not path.is_file()}
     if missing:
         with ComfyServer("readme", keep_base=False) as server:
             for (name, style), path in missing.items():
                 started = time.monotonic()
                 words = name.replace("_", " ")
-                stylize_photo.stylized(server, photo_of(name), style, words, chosen.steps).save(path)
+                if style == VAE_ONLY:
+                    made = stylize_photo.stylized(server, photo_of(name), chosen.styles[0], words, strength=0)
+                else:
+                    made = stylize_photo.stylized(server, photo_of(name), style, words, steps=chosen.steps)
+                made.save(path)
                 stylize_photo.say(f"{path.name} after {time.monotonic() - started:.0f} s")
     return {case: scores.opened(path) for case, path in paths.items()}
 
@@ -80,7 +86,10 @@ def figures(chosen: argparse.Namespace, pictures: dict[tuple[str, str], Image.Im
     found = {}
     for style in chosen.styles:
         exemplars = stylize_photo.exemplars_of(style)
-        tables = [scores.table(photo_of(name), pictures[name, style], exemplars) for name in chosen.photos]
+        tables = [
+            scores.table(photo_of(name), pictures[name, VAE_ONLY], pictures[name, style], exemplars)
+            for name in chosen.photos
+        ]
         found[style] = {
             ruler: {column: round(sum(t[ruler][column] for t in tables) / len(tables), 3) for column in scores.COLUMNS}
             for ruler in tables[0]
@@ -91,7 +100,7 @@ def figures(chosen: argparse.Namespace, pictures: dict[tuple[str, str], Image.Im
 def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     chosen = arguments()
-    pictures = made(chosen)
+    pictures = runs(chosen)
     IMAGES.mkdir(parents=True, exist_ok=True)
     grid(chosen, pictures).save(IMAGES / "before_after.jpg", quality=88)
     measured = {"photos": chosen.photos, "scores": figures(chosen, pictures)}

@@ -16,7 +16,7 @@ CONTENT: dict[str, Callable] = {
     "shift, pixels": content.shift_pixels,
 }
 STYLE = ("color", "texture", "combined")
-COLUMNS = ("result", "photo itself", "style copy")
+COLUMNS = ("result", "photo itself", "VAE only", "style copy")
 _GAP, _LINE = 8, 24
 
 
@@ -32,23 +32,26 @@ def as_batch(*pictures: Image.Image) -> np.ndarray:
     return np.stack([np.asarray(picture, np.float64) / 255 for picture in pictures])
 
 
-def table(photo: Image.Image, result: Image.Image, exemplars: list[Image.Image]) -> dict[str, dict[str, float]]:
-    """``{ruler: {column: value}}`` for :data:`COLUMNS`; photo and result of one size.
+def table(
+    photo: Image.Image, decoded: Image.Image, result: Image.Image, exemplars: list[Image.Image]
+) -> dict[str, dict[str, float]]:
+    """``{ruler: {column: value}}`` for :data:`COLUMNS`; photo, decoded and result of one size.
 
     "photo itself" is the photo as result, "style copy" the mean over the exemplars as results: what keeping everything
-    and what keeping nothing but the style would measure.
+    and what keeping nothing but the style would measure. ``decoded`` is the photo encoded and decoded by the VAE: what
+    a VAE smooths away is no style, though it can look like one to a ruler of texture.
     """
-    before, after = as_batch(photo), as_batch(result)
+    before, plain, after = as_batch(photo), as_batch(decoded), as_batch(result)
     copies = as_batch(*(ImageOps.fit(exemplar, photo.size, Image.LANCZOS) for exemplar in exemplars))
     rows = {
-        name: dict(zip(COLUMNS, (ruler(before, shown).mean() for shown in (after, before, copies)), strict=True))
+        name: dict(zip(COLUMNS, (ruler(before, shown).mean() for shown in (after, before, plain, copies)), strict=True))
         for name, ruler in CONTENT.items()
     }
     shown = as_batch(*exemplars)
-    progress = (style.style_progress(before, after, shown), style.style_progress(before, before, shown))
-    anchors = (*progress, style.style_copy_progress(before, shown))
+    progress = [style.style_progress(before, picture, shown) for picture in (after, before, plain)]
+    progress.append(style.style_copy_progress(before, shown))
     for part in STYLE:
-        values = (float(getattr(found, part).mean()) for found in anchors)
+        values = (float(getattr(found, part).mean()) for found in progress)
         rows[f"style progress, {part}"] = dict(zip(COLUMNS, values, strict=True))
     return rows
 

@@ -81,9 +81,9 @@ def cut(path: Path) -> Image.Image:
 
 
 def prompt_for(
-    schemas: dict[str, Any], photo: str, size: tuple[int, int], style: str, content: str, steps: int | None
+    schemas: dict[str, Any], photo: str, size: tuple[int, int], style: str, content: str, **settings: Any
 ) -> dict[str, dict[str, Any]]:
-    """The shipped workflow in API form, with photo, size, style, content and steps put in."""
+    """The shipped workflow in API form, with photo, size, style and content put in; ``settings`` are those of SMS."""
     graph = api_form(json.loads(WORKFLOW.read_text(encoding="utf-8")), schemas)
     inputs = {node["class_type"]: node["inputs"] for node in graph.values()}
     lora = f"{LORA_PREFIX}{style}.safetensors"
@@ -92,7 +92,7 @@ def prompt_for(
     inputs["ImageScale"].update(width=size[0], height=size[1])
     inputs["StylizeStyleLoRA"]["lora_name"] = lora
     stylize = inputs["StylizeSMS"]
-    stylize["steps"] = steps or stylize["steps"]
+    stylize.update({name: value for name, value in settings.items() if value is not None})
     graph[stylize["positive"][0]]["inputs"]["text"] = f"{words}, {content}"
     graph[stylize["edit"][0]]["inputs"]["text"] = f"turn into {words}"
     return graph
@@ -101,7 +101,8 @@ def prompt_for(
 def followed(client: ComfyClient, prompt: dict[str, dict[str, Any]]) -> RunResult:
     """Run the prompt with a progress bar over the stylizing node."""
     node = next(key for key, value in prompt.items() if value["class_type"] == "StylizeSMS")
-    with tqdm(total=prompt[node]["inputs"]["steps"], desc="Stylize SMS", unit="step") as bar:
+    settings = prompt[node]["inputs"]
+    with tqdm(total=settings["steps"], desc="Stylize SMS", unit="step", disable=settings["strength"] == 0) as bar:
 
         def show(kind: str, data: dict[str, Any]) -> None:
             if kind == "progress" and str(data.get("node")) == node:
@@ -113,13 +114,13 @@ def followed(client: ComfyClient, prompt: dict[str, dict[str, Any]]) -> RunResul
     return result
 
 
-def stylized(server: ComfyServer, photo: Image.Image, style: str, content: str, steps: int | None) -> Image.Image:
-    """The photo, which has the model's size already, in a style of the pocket model."""
+def stylized(server: ComfyServer, photo: Image.Image, style: str, content: str, **settings: Any) -> Image.Image:
+    """The photo, which has the model's size already, in a style of the pocket model; at ``strength=0`` the VAE only."""
     client = server.client()
     sent = server.base / "photo_to_stylize.png"
     photo.save(sent)
     name = client.upload_image(sent)
-    result = followed(client, prompt_for(client.object_info(), name, photo.size, style, content, steps))
+    result = followed(client, prompt_for(client.object_info(), name, photo.size, style, content, **settings))
     return client.images(result)[0].convert("RGB")
 
 
@@ -135,10 +136,12 @@ def stylize(chosen: argparse.Namespace) -> None:
     with ComfyServer("stylize", keep_base=False) as server:
         say(f"ComfyUI is up after {server.boot_time:.0f} s.")
         started = time.monotonic()
-        picture = stylized(server, photo, chosen.style, chosen.content, chosen.steps)
+        picture = stylized(server, photo, chosen.style, chosen.content, steps=chosen.steps)
+        seconds = time.monotonic() - started
+        decoded = stylized(server, photo, chosen.style, chosen.content, strength=0)
     picture.save(path)
-    say(f"{path} after {time.monotonic() - started:.0f} s\n")
-    report(chosen.style, photo, picture, path.with_name(f"{path.stem}_sheet.png"))
+    say(f"{path} after {seconds:.0f} s\n")
+    report(chosen.style, photo, decoded, picture, path.with_name(f"{path.stem}_sheet.png"))
 
 
 def exemplars_of(style: str) -> list[Image.Image]:
@@ -146,12 +149,12 @@ def exemplars_of(style: str) -> list[Image.Image]:
     return [scores.opened(path) for path in sorted((EXEMPLARS / style).glob("*.jpg"))]
 
 
-def report(style: str, photo: Image.Image, picture: Image.Image, sheet: Path) -> None:
+def report(style: str, photo: Image.Image, decoded: Image.Image, picture: Image.Image, sheet: Path) -> None:
     """Print the scores and write the sheet."""
     exemplars = exemplars_of(style)
     shown = {"photo": photo, f"{style}, by SMS": picture, "an exemplar of the style": exemplars[0]}
     scores.sheet(shown).save(sheet)
-    say(scores.lines(scores.table(photo, picture, exemplars)))
+    say(scores.lines(scores.table(photo, decoded, picture, exemplars)))
     say("\nContent: structure and edges up to 1, low band and shift down to 0. Style: 0 at the photo, up towards 1.")
     say(f"Before and after: {sheet}")
 
