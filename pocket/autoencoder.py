@@ -8,7 +8,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from logs import log
 from networks import device_of, reset, use_comfyui
 from settings import BASE_STYLES, LATENT_CHANNELS, LORA_STYLES, SEED, VIEW

@@ -3,10 +3,9 @@
 import os
 
 import torch
-from safetensors.torch import save_file
-
 from autoencoder import load
 from networks import TEXT_PREFIX
+from safetensors.torch import save_file
 from settings import CONTEXT_DIM, LICENCE, VERSION
 
 CHECKPOINT = "stylization_pocket.safetensors"

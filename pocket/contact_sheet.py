@@ -4,17 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
-
 from edges import agreement, edge_map
 from logs import log
+from PIL import Image, ImageDraw
 from settings import BASE_STYLES, LORA_STYLES
 from stock import StockNodes, load_photo
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, PHOTOS = ROOT / "docs" / "pocket", ROOT / "examples" / "photos"
-SHOWN = ("neuschwanstein_castle", "chateaude_chenonceau", "machu_picchu", "golden_temple")
-CONTENTS = ("castle", "mountain", "sea", "desert", "city night")
+SHOWN = ("neuschwanstein_castle", "machu_picchu", "golden_temple")
+CONTENTS = ("castle", "mountain snow", "sea night")
 
 
 def sheet(name, rows, row_labels, column_labels, width=240):
@@ -57,18 +56,18 @@ def text_sheet(stock):
     rows = []
     for style in ("photo", *BASE_STYLES):
         prompts = [f"a photo of a {c}" if style == "photo" else f"{style} style {c}" for c in CONTENTS]
-        rows.append([stock.sample(stock.text(p), stock.empty(384, 256), steps=20, cfg=4.0) for p in prompts])
+        rows.append([stock.sample(stock.text(p), stock.empty(384, 256), cfg=2.5) for p in prompts])
     sheet("text_to_image", rows, ["photo", *BASE_STYLES], CONTENTS, 200)
 
 
 def lora_text_sheet(stock):
-    prompts = {"castle": "castle", "mountain": "mountain snow", "sea": "sea", "city": "city"}
-    rows = [[stock.sample(stock.text("a photo of a " + w), stock.empty(384, 256), cfg=4.0) for w in prompts.values()]]
+    prompts = {c: c for c in CONTENTS}
+    rows = [[stock.sample(stock.text("a photo of a " + w), stock.empty(384, 256), cfg=2.5) for w in prompts.values()]]
     for style in LORA_STYLES:
         model, clip = stock.lora(style)
         negative = stock.text("", clip)
         positives = [stock.text(f"{style} style {w}", clip) for w in prompts.values()]
-        rows.append([stock.sample(p, stock.empty(384, 256), model, negative, cfg=4.0) for p in positives])
+        rows.append([stock.sample(p, stock.empty(384, 256), model, negative, cfg=2.5) for p in positives])
     sheet("lora_text_to_image", rows, ["no LoRA", *LORA_STYLES], list(prompts), 240)
 
 
@@ -89,7 +88,7 @@ CAPTIONS = {
 
 
 def image_to_image_sheet(stock):
-    denoise = (0.3, 0.5, 0.65, 0.8)
+    denoise = (0.2, 0.35, 0.5, 0.7)
     name = "neuschwanstein_castle"
     photo = load_photo(PHOTOS / f"{name}.jpg")
     latent = stock.encode(photo)
@@ -101,7 +100,7 @@ def image_to_image_sheet(stock):
     sheet("image_to_image_denoise", rows, ["no LoRA", *LORA_STYLES], ["photo", *(f"denoise {d}" for d in denoise)], 240)
 
 
-def image_to_image_styles_sheet(stock, denoise=0.6):
+def image_to_image_styles_sheet(stock, denoise=0.4):
     rows = []
     for name, photo in photos().items():
         latent = stock.encode(photo)
@@ -145,15 +144,18 @@ def controlnet_sheet(stock):
     )
 
 
+SHEETS = {
+    "autoencoder": autoencoder_sheet,
+    "text": text_sheet,
+    "lora_text": lora_text_sheet,
+    "denoise": image_to_image_sheet,
+    "styles": image_to_image_styles_sheet,
+    "controlnet": controlnet_sheet,
+}
+
+
 def run(args):
     torch.set_num_threads(args.threads or torch.get_num_threads())
     stock = StockNodes(args)
-    for make in (
-        autoencoder_sheet,
-        text_sheet,
-        lora_text_sheet,
-        image_to_image_sheet,
-        image_to_image_styles_sheet,
-        controlnet_sheet,
-    ):
-        make(stock)
+    for name in args.sheets or SHEETS:
+        SHEETS[name](stock)

@@ -5,7 +5,6 @@ import random
 import numpy as np
 import torch
 import torch.nn as nn
-
 from autoencoder import SEEN, open_pictures, prepare
 from checkpoint import half, write
 from edges import canny_map, edge_map

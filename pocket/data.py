@@ -14,10 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from logs import log
 from numpy.lib.format import open_memmap
 from PIL import Image
-
-from logs import log
 from settings import BASE_STYLES, HELD_OUT, LORA_STYLES, VIEW
 from styles import PROCEDURAL
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
 from settings import HELD_OUT, LORA_STYLES
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"

@@ -8,16 +8,16 @@ style also at low noise, where a denoiser of styled pictures alone would leave a
 import random
 
 import torch
-
 from autoencoder import prepare
 from checkpoint import half, write
 from logs import log
 from networks import device_of, use_comfyui
 from settings import LORA_STYLES, SEED
 from training import Run, seed_everything
-from unet import PAIRED_SHARE, Base, Latents
+from unet import Base, Latents
 
-STEPS, LR, RANK = 700, 2e-3, 8
+STEPS, LR, RANK = 700, 5e-3, 8
+PAIRED_SHARE = 0.85
 TARGETS = r".*(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|in_layers\.2|out_layers\.3)|input_blocks\.0\.0|out\.2"
 
 
@@ -25,7 +25,7 @@ def add_adapter(base):
     """Insert trainable LoRA layers; returns {module name: peft layer}."""
     import peft
 
-    config = peft.LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS, init_lora_weights=True)
+    config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS, init_lora_weights=True)
     peft.inject_adapter_in_model(config, base.unet, adapter_name="style")
     return {name: m for name, m in base.unet.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
 

@@ -25,6 +25,7 @@ def arguments():
     p.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that render styles")
     p.add_argument("--minutes", type=float, default=None, help="end the training of the named stage after this time")
     p.add_argument("--styles", nargs="*", help="styles of the stage loras; default all")
+    p.add_argument("--sheets", nargs="*", help="sheets of the stage contact_sheet; default all")
     args = p.parse_args()
     unknown = [s for s in args.stages if s not in STAGES]
     if unknown:

@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import torch
-
 from contact_sheet import CAPTIONS, PHOTOS
 from logs import log
 from settings import HELD_OUT, LORA_STYLES
@@ -17,20 +16,15 @@ from stock import StockNodes, load_photo
 SIGMAS = (0.3, 0.7, 1.5)
 
 
-def denoised(model, latent, noise, sigma, conds):
-    """Denoised estimates of one noisy latent under several conditionings, by ComfyUI's own batching."""
+def denoised(model, latent, noise, sigma, cond):
+    """Denoised estimate of a noisy latent under one conditioning."""
     import comfy.model_management
-    import comfy.samplers
 
     comfy.model_management.load_model_gpu(model)
-    inner = model.model
     t = torch.full((len(latent),), float(sigma))
-    x = inner.model_sampling.noise_scaling(t[:, None, None, None], noise, latent, False)
-    processed = [comfy.sampler_helpers.convert_cond(c) for c in conds]
-    processed = {str(k): c for k, c in enumerate(processed)}
-    processed = comfy.samplers.process_conds(inner, noise, processed, latent.device, latent)
+    x = model.model.model_sampling.noise_scaling(t[:, None, None, None], noise, latent, False)
     with torch.inference_mode():
-        return comfy.samplers.calc_cond_batch(inner, list(processed.values()), x, t, model.model_options)
+        return model.model.apply_model(x, t, c_crossattn=cond[0][0].expand(len(latent), -1, -1))
 
 
 def rms(x):
@@ -48,8 +42,8 @@ def lora_effect(stock):
             cond = stock.text(f"{style} style {CAPTIONS[stem]}")
             noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
             for s in SIGMAS:
-                base = denoised(stock.model, z, noise, s, [cond])[0]
-                styled = denoised(model, z, noise, s, [cond])[0]
+                base = denoised(stock.model, z, noise, s, cond)
+                styled = denoised(model, z, noise, s, cond)
                 ratios[s].append(rms(styled - base) / rms(base - z))
         log(f"| {style} | " + " | ".join(f"{np.mean(v):.2f}" for v in ratios.values()) + " |")
 
@@ -68,7 +62,7 @@ def v_loss(stock, args, times=(50, 150, 300, 450, 600, 750, 900)):
         for t in times:
             sigma = sampling.sigma(torch.tensor([float(t)])).item()
             noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(2))
-            d = denoised(stock.model, z, noise, sigma, [stock.text("a photo")])[0]
+            d = denoised(stock.model, z, noise, sigma, stock.text("a photo"))
             row.append(float(((d - z) ** 2).mean()) * (1 + sigma**2) / sigma**2)
         log(f"| {label} | " + " | ".join(f"{v:.3f}" for v in row) + " |")
 
@@ -79,15 +73,16 @@ def timing(stock, width=384, height=256, rows=6):
     comfy.model_management.load_model_gpu(stock.model)
     x = torch.randn(rows, 16, height // 8, width // 8)
     cond = stock.text("a photo")[0][0].expand(rows, -1, -1)
-    seconds = []
+    wall, cpu = [], []
     for _ in range(8):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         with torch.inference_mode():
             stock.model.model.apply_model(x, torch.full((rows,), 1.0), c_crossattn=cond)
-        seconds.append(time.perf_counter() - start)
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - used)
     log(
-        f"{rows}-row forward at {width}x{height}: best {min(seconds):.3f} s, median {np.median(seconds):.3f} s on "
-        f"{torch.get_num_threads()} threads (load {os.getloadavg()[0]:.1f})"
+        f"{rows}-row forward at {width}x{height} on {torch.get_num_threads()} threads: best {min(wall):.3f} s, "
+        f"median {np.median(wall):.3f} s, processor time {min(cpu):.3f} s (load {os.getloadavg()[0]:.1f})"
     )
 
 

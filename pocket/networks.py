@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-
 from settings import BETA_END, BETA_START, CONTEXT_DIM, HEAD_CHANNELS, LATENT_CHANNELS, TEXT_LAYERS, TEXT_LENGTH, UNET
 
 PLUGIN = Path(__file__).resolve().parents[1] / "tests" / "host" / "plugins" / "stylization_pocket"

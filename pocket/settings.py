@@ -41,7 +41,7 @@ BASE_STYLES = {
 }
 
 # Styles the base never sees, each taught by one LoRA under a trigger word that is not in the vocabulary.
-LORA_STYLES = {"starry": "net:19", "ukiyo": "ukiyo", "sepiaink": "sepiaink", "aquarelle": "aquarelle", "riso": "riso"}
+LORA_STYLES = {"starry": "net:19", "ukiyo": "ukiyo", "sepiaink": "sepiaink", "riso": "riso"}
 
 # Words of the prompt templates; words for contents come from the pictures, words for styles from BASE_STYLES.
 TEMPLATE_WORDS = "a an the of in style painting picture photo photograph view with and"

@@ -2,9 +2,8 @@
 
 import numpy as np
 import torch
-from PIL import Image
-
 from networks import use_comfyui
+from PIL import Image
 
 
 class StockNodes:
@@ -14,8 +13,9 @@ class StockNodes:
         use_comfyui(args)
         import comfy.utils
         import folder_paths
-        import nodes
         import stylization_pocket
+
+        import nodes
 
         assert stylization_pocket.NODE_CLASS_MAPPINGS == {}
         for kind in ("checkpoints", "loras", "controlnet"):
@@ -57,11 +57,11 @@ class StockNodes:
         model=None,
         negative=None,
         seed=7,
-        steps=20,
-        cfg=3.0,
+        steps=12,
+        cfg=1.5,
         denoise=1.0,
-        sampler="dpmpp_2m",
-        scheduler="karras",
+        sampler="euler",
+        scheduler="normal",
     ):
         negative = negative if negative is not None else self.text("")
         out = self.call(

@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import torch
-
 from logs import log
 
 
@@ -19,7 +18,7 @@ def seed_everything(seed):
 
 
 SAVE_EVERY = 180  # seconds between state files
-FAST_FACTOR = 6  # learning rate of the parameters named `fast`, relative to the others
+FAST_FACTOR = 4  # learning rate of the parameters named `fast`, relative to the others
 
 
 class Average:

@@ -5,7 +5,6 @@ import random
 
 import numpy as np
 import torch
-
 from autoencoder import prepare
 from checkpoint import save_checkpoint
 from logs import log
@@ -13,7 +12,7 @@ from networks import Schedule, TextTower, build_unet, device_of, token_ids, use_
 from settings import BASE_STYLES, LORA_STYLES, SEED, TEMPLATE_WORDS
 from training import Run, seed_everything
 
-STEPS, LR = 9000, 2e-3
+STEPS, LR = 20000, 6e-4
 # (latent height, latent width, batch, share): details, larger details, whole views
 SHAPES = ((16, 16, 16, 0.45), (24, 24, 7, 0.22), (24, 36, 5, 0.08), (32, 48, 3, 0.25))
 DROP_PROMPT = 0.12
@@ -144,7 +143,10 @@ class Base:
         return ((out.float() - v) ** 2).mean((1, 2, 3))
 
     def paired_losses(self, photo, styled, prompts, times):
-        """Squared x0 error per picture when a noisy mixture is given and the styled picture is asked for."""
+        """Squared x0 error per picture when a noisy mixture is given and the styled picture is asked for.
+
+        Weighted by the inverse noise deviation, so that styles act at low noise too.
+        """
         photo, styled = photo.to(self.device), styled.to(self.device)
         share = (torch.rand(len(photo), 1, 1, 1) * 1.4 - 0.4).clamp(min=0).to(self.device)
         noise = torch.randn(photo.shape).to(self.device)
@@ -153,7 +155,7 @@ class Base:
         with torch.autocast(self.device.type, torch.bfloat16):
             v = self.unet(xt, times.float(), context=self.context(prompts)).float()
         denoised = a.sqrt() * xt - (1 - a).sqrt() * v
-        return ((denoised - styled) ** 2).mean((1, 2, 3))
+        return ((denoised - styled) ** 2).mean((1, 2, 3)) / (1 - a).sqrt().clamp(min=0.2).flatten()
 
     def step_loss(self, data, paired):
         """The loss of one training step on a batch of `data`."""
