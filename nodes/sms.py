@@ -56,6 +56,8 @@ class StylizeSMS(io.ComfyNode):
         mask=None,
         resume_latent=None,
         resume_step=0,
+        color_hold=1.0,
+        fake_blend=0.0,
     ) -> io.NodeOutput:
         with naming(DISPLAY_NAME):
             samples = latent_samples(latent_image)
@@ -71,6 +73,8 @@ class StylizeSMS(io.ComfyNode):
                 strength=strength,
                 step_size=step_size,
                 spectrum=spectrum,
+                color=color_hold,
+                blend=fake_blend,
                 relevance_floor=relevance_floor if relevance == "precomputed" else None,
                 start=resume_step,
                 reached=reached,
@@ -187,6 +191,28 @@ def _inputs() -> list:
             max=10000,
             optional=True,
             tooltip="With a resume latent: the step it stopped at (in its file name).",
+        ),
+        io.Float.Input(
+            "color_hold",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="Share of the spectrum hold on the mean colour. 1 as published; lower lets the style's palette in.",
+        ),
+        io.Float.Input(
+            "fake_blend",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            round=0.001,
+            optional=True,
+            tooltip=(
+                "Share of the picture itself in the fake score. 0 is the frozen base model, which keeps pushing; "
+                "0.05 to 0.2 lets the style settle and calms noise, more blurs."
+            ),
         ),
     ]
 

@@ -31,12 +31,18 @@ class Terms:
     Attributes:
         strength: multiplies every step; 0 moves nothing.
         spectrum: spectrum weight in units of the published 5e-4; 0 switches it off.
+        color: share of that weight on DC, the mean of each channel; 1 as published, 0 lets the palette go.
         relevance: (B or 1, 1, H, W) in [0, 1] that scales the score gradient; None is a uniform map of the same mean.
+        blend: share b of the fake score that is the latent itself, D_fake = (1 - b) D_base + b x. x is the exact
+            denoiser of a distribution that is the present picture alone (b = 1 is SDS); it says how much of the style
+            is there already, which the frozen base cannot, so it keeps the picture from overshooting the style.
         mask: (B or 1, 1, H, W) in [0, 1]; 0 keeps the source exactly.
     """
 
     strength: float = 1.0
     spectrum: float = 1.0
+    color: float = 1.0
+    blend: float = 0.0
     relevance: Tensor | None = None
     mask: Tensor | None = None
 
@@ -49,6 +55,19 @@ def score_gradient(style: Tensor, fake: Tensor, weight: float) -> Tensor:
     return torch.nan_to_num(weight * (fake - style))
 
 
+def channel_spread(source: Tensor) -> Tensor:
+    """Step length of each picture's channels relative to their mean, (B, C, 1, 1), in [0.4, 2.5].
+
+    Adam moves every element by about its step size. That suits latents whose channels are alike, as those of Stable
+    Diffusion, for which this is near 1. Where they differ, coarse channels hardly move while fine ones fill with
+    noise; in units of the full standard deviation it is the other way round. The root of the relative standard
+    deviation lies between the two.
+    """
+    spread = source.float().std(dim=(2, 3), keepdim=True, correction=0)
+    relative = spread / spread.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+    return relative.sqrt().clamp(0.4, 2.5)
+
+
 def optimize(
     source: Tensor,
     schedule: Schedule,
@@ -57,6 +76,7 @@ def optimize(
     seed: int,
     terms: Terms = Terms(),
     *,
+    spread: Tensor | None = None,
     start: int = 0,
     reached: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
@@ -67,6 +87,7 @@ def optimize(
         source: (B, C, H, W), the clean latent whose content is kept.
         predict, add_noise: the model's side, see :data:`Predict` and :data:`AddNoise`.
         seed: of the noise stream.
+        spread: relative step length per channel, see :func:`channel_spread`; None takes all alike (published).
         start, reached: continue at this step from this latent; Adam's moments start anew.
         on_step: called after each step with its index and the latent reached.
 
@@ -85,11 +106,14 @@ def optimize(
         if step < start:
             continue
         style, fake = predict(add_noise(x, noise.to(source.device), step), step)
-        gradient = score_gradient(style.float(), fake.float(), schedule.weights[step]) * relevance
+        fake = torch.lerp(fake.float(), x, terms.blend)
+        gradient = score_gradient(style.float(), fake, schedule.weights[step]) * relevance
         if terms.spectrum:
             weight = PUBLISHED_LAMBDA * terms.spectrum
-            gradient = gradient + weight * spectrum_gradient(x, source, schedule.rates[step])
-        x = adam.step(x, gradient, schedule.step_sizes[step] * terms.strength)
+            held = spectrum_gradient(x, source, schedule.rates[step], color_weight=terms.color)
+            gradient = gradient + weight * held
+        size = schedule.step_sizes[step] * terms.strength
+        x = adam.step(x, gradient, size) if spread is None else spread * adam.step(x / spread, gradient * spread, size)
         if terms.mask is not None:
             x = torch.lerp(source, x, terms.mask)
         if on_step is not None:

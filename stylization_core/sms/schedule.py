@@ -58,8 +58,11 @@ def upper_substep(step: int, steps: int, t_max: float, lowest: int) -> int:
 
 
 def step_size(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over a fifth of the run, then a cosine that would end at 1.5 times the run (published)."""
-    warmup = max(1, round(WARMUP_SHARE * steps))
+    """Linear warm-up from 0 over a fifth of the run, then a cosine that would end at 1.5 times the run (published).
+
+    One or two steps have no warm-up, so that every run moves.
+    """
+    warmup = round(WARMUP_SHARE * steps)
     if step < warmup:
         return peak * step / warmup
     progress = (step - warmup) / max(1.0, COSINE_LENGTH * steps - warmup)

@@ -187,4 +187,6 @@ class ComfyServer:
 def _environment() -> dict[str, str]:
     """The server's environment: nothing of ours on its module path, and no look-ups of models on the network."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSTARTUP")}
+    # Threads that wait leave their core to others; where the machine has other work too, spinning is many times slower.
+    kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return {**kept, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}

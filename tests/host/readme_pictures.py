@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 
@@ -98,7 +97,6 @@ def figures(chosen: argparse.Namespace, pictures: dict[tuple[str, str], Image.Im
 
 
 def main() -> int:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     chosen = arguments()
     pictures = runs(chosen)
     IMAGES.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -160,8 +159,6 @@ def report(style: str, photo: Image.Image, decoded: Image.Image, picture: Image.
 
 
 def main() -> int:
-    # Threads that wait leave their core to others; where the machine has other work too, spinning is many times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         stylize(arguments())
     except (BootError, PromptRefused, Refused) as error:

@@ -6,6 +6,7 @@ ComfyUI's own key maps and adapters do the reading, so every layout that the sto
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 
@@ -94,6 +95,7 @@ def load_style(path: str, patcher, strength: float) -> StyleBranch:
             f"({type(patcher.model).__name__})",
             "Use a LoRA that was trained for this kind of base model",
         )
+    _check_share(name, patcher, weights, loaded)
     deltas: dict[str, list[Delta]] = {}
     for place, value in loaded.items():
         key, offset, function = (place, None, None) if isinstance(place, str) else (*place, None)[:3]
@@ -101,6 +103,20 @@ def load_style(path: str, patcher, strength: float) -> StyleBranch:
     branch = StyleBranch(name, {key: tuple(parts) for key, parts in deltas.items()})
     check(patcher, branch)
     return branch
+
+
+def _check_share(name: str, patcher, weights: dict, loaded: dict) -> None:
+    """Refuse a file most of whose layers this model lacks (one for a larger relative fits here and there)."""
+    layers = {_FACTOR.sub("", key) for key in weights if _FACTOR.search(key) and not key.startswith(TEXT_PREFIXES)}
+    if 2 * len(loaded) < len(layers):
+        raise StylizationError(
+            name,
+            f"only {len(loaded)} of its {len(layers)} layers exist in this model ({type(patcher.model).__name__})",
+            "Use a LoRA that was trained for this kind of base model",
+        )
+    if len(loaded) < len(layers):
+        missing = len(layers) - len(loaded)
+        logging.warning("[Stylization] %s: %d of %d layers are not in this model", name, missing, len(layers))
 
 
 def load_text(path: str, clip, strength: float):

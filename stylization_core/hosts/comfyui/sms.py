@@ -21,7 +21,7 @@ from torch import Tensor
 from ...errors import StylizationError
 from ...randomness import stream
 from ...relevance import discrepancy, robust_relevance
-from ...sms.optimize import Terms, optimize
+from ...sms.optimize import Terms, channel_spread, optimize
 from ...sms.schedule import Schedule, flow_sigma, make_schedule, vp_sigma
 from .branches import Branch, predict
 from .percent import active, by_progress
@@ -196,6 +196,8 @@ class StyleMatchingSampler(comfy.samplers.Sampler):
         strength: multiplies every step of the optimisation.
         step_size: Adam step after the warm-up, in latent units.
         spectrum: weight of the low-band hold, 1 as published, 0 off.
+        color: share of it that holds the mean colour, 1 as published.
+        blend: share of the latent itself in the fake score, 0 is the frozen base alone.
         relevance_floor: smallest value of the relevance map; None leaves the map off.
         t_min, t_max: share of the noise chain visited.
         start, reached: continue a stopped run from this step and latent (model scale is made here).
@@ -204,6 +206,8 @@ class StyleMatchingSampler(comfy.samplers.Sampler):
     strength: float = 1.0
     step_size: float = 0.1
     spectrum: float = 1.0
+    color: float = 1.0
+    blend: float = 0.0
     relevance_floor: float | None = None
     t_min: float = 0.02
     t_max: float = 0.5
@@ -241,6 +245,8 @@ class _Run:
             terms = Terms(
                 strength=self.settings.strength * dial(self.options),
                 spectrum=self.settings.spectrum,
+                color=self.settings.color,
+                blend=self.settings.blend,
                 relevance=self._relevance(),
                 mask=self.mask,
             )
@@ -251,6 +257,7 @@ class _Run:
                 self._add_noise,
                 self.seed,
                 terms,
+                spread=channel_spread(self.source),
                 start=self.settings.start,
                 reached=self._reached(),
                 on_step=self._on_step,

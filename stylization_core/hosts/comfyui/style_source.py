@@ -49,6 +49,13 @@ def find_style(model, style_model=None) -> StyleSource:
             raise StylizationError("model", "it carries no style and style_model is not connected", REMEDY)
         return StyleSource(family, branch=_acting(model, branch))
     detect(style_model, subject="style_model")
+    carried = attached(model)
+    if carried is not None and carried is not attached(style_model):
+        raise StylizationError(
+            "model and style_model",
+            f"model carries the style {carried.label}, and style_model is connected too",
+            "Use one of the two: disconnect style_model, or take model from before 'Stylize Style LoRA'",
+        )
     if model.is_clone(style_model):
         return StyleSource(family, branch=_lifted_from_clone(model, style_model))
     _comparable(model, style_model)
