@@ -8,7 +8,13 @@ import pytest
 import scipy.fft
 import torch
 from stylization.stylization_core.relevance import MEAN_RELEVANCE
-from stylization.stylization_core.sms.optimize import PUBLISHED_LAMBDA, Terms, optimize, score_gradient
+from stylization.stylization_core.sms.optimize import (
+    PUBLISHED_LAMBDA,
+    Terms,
+    channel_spread,
+    optimize,
+    score_gradient,
+)
 from stylization.stylization_core.sms.schedule import flow_sigma, make_schedule
 
 SIZE = (1, 4, 64, 64)  # N = 16384, the one size at which the published eps and ours mean the same
@@ -312,3 +318,68 @@ def test_runs_under_inference_mode_on_inference_tensors():
     with torch.inference_mode():
         result = Recorder(make_schedule(5, 0)).run(drawn(*SMALL))
     assert torch.isfinite(result).all()
+
+
+def test_blended_fake_settles_where_the_frozen_one_keeps_pushing():
+    """Two linear denoisers a constant apart: b (x - D_style) = (1 - b) (D_style - D_base) has one solution."""
+    schedule, blend, styled, plain = make_schedule(3000, 3, step_peak=0.02), 0.4, 1.0, 0.5
+    clean = {}
+
+    def add_noise(x, noise, step):
+        clean["x"] = x
+        return x
+
+    def predict(_, step):
+        return 0.5 * (clean["x"] + styled), 0.5 * (clean["x"] + plain)
+
+    source = torch.zeros(1, 2, 3, 3)
+    settled = optimize(source, schedule, predict, add_noise, 1, Terms(spectrum=0, blend=blend))
+    frozen = optimize(source, schedule, predict, add_noise, 1, Terms(spectrum=0))
+    expected = styled + (1 - blend) / blend * (styled - plain)
+    torch.testing.assert_close(settled, torch.full_like(settled, expected), atol=0.02, rtol=0)
+    assert frozen.min() > 10 * expected
+
+
+def test_color_share_frees_the_mean_and_nothing_else():
+    recorder = Recorder(make_schedule(200, 2))
+    source = drawn(*SMALL)
+
+    def drift(color):
+        moved = recorder.run(source, terms=Terms(spectrum=40.0, color=color)) - source
+        return moved.mean(dim=(2, 3)).abs().mean()
+
+    assert drift(0.0) > 2 * drift(1.0)
+
+
+def test_channel_spread_is_the_root_of_the_relative_deviation_of_each_picture():
+    scales = torch.tensor([1.0, 2.0, 0.5, 1.0]).view(1, 4, 1, 1)
+    source = scales * drawn(2, 4, 40, 40)
+    found = channel_spread(source)
+    wanted = (scales / scales.square().mean().sqrt()).sqrt().expand(2, -1, -1, -1)
+    torch.testing.assert_close(found, wanted, rtol=0.05, atol=0)
+    torch.testing.assert_close(channel_spread(source[1:]), found[1:])
+    torch.testing.assert_close(channel_spread(7.0 * source), found)
+
+
+def test_channel_spread_of_flat_and_tiny_latents_is_finite_and_limited():
+    for flat in (torch.zeros(1, 4, 8, 8), torch.ones(1, 4, 1, 1)):
+        spread = channel_spread(flat)
+        assert torch.isfinite(spread).all()
+        assert 0.4 <= spread.min() <= spread.max() <= 2.5
+
+
+def test_spread_scales_each_channels_step():
+    """Far above eps a first Adam step is its size; in units of the spread it is the size times the spread."""
+    spread = torch.tensor([0.5, 1.0, 2.0, 1.0]).view(1, 4, 1, 1)
+    schedule = make_schedule(1, 5)
+    source = torch.zeros(1, 4, 3, 3)
+    moved = optimize(
+        source,
+        schedule,
+        lambda x, step: (torch.full_like(x, 1e4), torch.zeros_like(x)),
+        lambda x, noise, step: x,
+        1,
+        Terms(spectrum=0),
+        spread=spread,
+    )
+    torch.testing.assert_close(moved, (schedule.step_sizes[0] * spread).expand_as(moved), rtol=1e-3, atol=0)
