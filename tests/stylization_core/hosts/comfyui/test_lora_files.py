@@ -222,3 +222,19 @@ def test_missing_text_part_is_an_error_only_when_asked_for(rig, monkeypatch, mic
     path = rig.loras.saved(rig.loras.kohya(micro), tmp_path / "style.safetensors")
     with pytest.raises(ValueError, match="no text-encoder part"):
         rig.lora_files.load_text(path, StandInClip(), 1.0)
+
+
+@pytest.mark.parametrize(("strangers", "taken"), [(0, True), (1, True), (3, False)])
+def test_file_most_of_whose_layers_are_not_in_the_model_is_refused(rig, micro, tmp_path, caplog, strangers, taken):
+    """As many times its own layers again as there are strangers: for each, a layer of some larger model."""
+    weights = rig.loras.kohya(micro)
+    own = {key.split(".")[0] for key in weights}
+    for place in range(strangers * (len(own) - 1)):
+        for factor, shape in (("up", (8, 2)), ("down", (2, 8))):
+            weights[f"lora_unet_larger_{place}.lora_{factor}.weight"] = torch.zeros(shape)
+    path = rig.loras.saved(weights, tmp_path / "larger.safetensors")
+    if taken:
+        assert rig.lora_files.load_style(path, micro, 1.0).deltas
+        assert ("layers are not in this model" in caplog.text) is bool(strangers)
+    else:
+        assert f"only {len(own)} of its" in refusal(rig, path, micro)

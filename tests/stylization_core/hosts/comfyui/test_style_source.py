@@ -144,3 +144,10 @@ def test_finding_a_style_changes_neither_model(rig, micro, path):
     before = rig.leaks.state(micro), rig.leaks.state(style)
     rig.style_source.find_style(micro, style)
     assert (rig.leaks.state(micro), rig.leaks.state(style)) == before
+
+
+def test_two_styles_at_once_are_refused_by_name(rig, micro, path):
+    styled = rig.style_branch.attach(micro, rig.lora_files.load_style(path, micro, 0.8))
+    message = refusal(rig, styled, rig.loras.weight_patched(micro, path, 0.5))
+    assert message.startswith("model and style_model: model carries the style style.safetensors")
+    assert "disconnect style_model" in message
