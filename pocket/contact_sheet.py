@@ -11,7 +11,7 @@ from settings import BASE_STYLES, LORA_STYLES
 from stock import StockNodes, load_photo
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS, PHOTOS = ROOT / "docs" / "pocket", ROOT / "examples" / "photos"
+DOCS, PHOTOS = ROOT / "docs" / "pocket", ROOT / "samples" / "photos"
 SHOWN = ("neuschwanstein_castle", "machu_picchu", "golden_temple")
 CONTENTS = ("castle", "mountain snow", "sea night")
 

@@ -7,6 +7,7 @@ never share an output folder.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from .comfy_tree import HOST, ROOT
 
 PLUGINS = ROOT / "tests" / "host" / "plugins"
 POCKET_MODELS = ROOT / "pocket" / "models"
-PHOTOS = ROOT / "examples" / "photos"
+PHOTOS = ROOT / "samples" / "photos"
 WORKFLOWS = ROOT / "workflows"
 PACK = "stylization"
 """The name of the pack's folder in ``custom_nodes``."""
@@ -42,7 +43,10 @@ def prepare(name: str, model_roots: Iterable[Path] = (), plugins: bool = True) -
         link_models(base, root)
     for photo in _files(PHOTOS):
         if photo.suffix.lower() in _PICTURES:
-            _link(base / "input" / photo.name, photo)
+            # a copy: newer ComfyUI refuses links that lead out of the input folder
+            copy = base / "input" / photo.name
+            copy.unlink(missing_ok=True)
+            shutil.copyfile(photo, copy)
     _write_settings(base)
     _link_workflows(base)
     return base

@@ -31,7 +31,7 @@ VAE_ONLY = "vae"
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", nargs="*", default=list(PHOTOS), help="names in examples/photos")
+    parser.add_argument("--photos", nargs="*", default=list(PHOTOS), help="names in samples/photos")
     parser.add_argument("--styles", nargs="*", default=["starry", "sepiaink", "ukiyo"])
     parser.add_argument("--steps", type=int, help="iterations; default as in the workflow")
     return parser.parse_args()

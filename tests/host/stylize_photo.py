@@ -29,7 +29,7 @@ from tqdm import tqdm  # noqa: E402
 WORKFLOW = comfy_base.WORKFLOWS / "sms_photo.json"
 PHOTO = comfy_base.PHOTOS / "neuschwanstein_castle.jpg"
 LORAS = comfy_base.POCKET_MODELS / "loras"
-EXEMPLARS = comfy_base.ROOT / "examples" / "styles"
+EXEMPLARS = comfy_base.ROOT / "samples" / "styles"
 LORA_PREFIX = "pocket_"
 STYLE = "starry"
 TRIGGER = "stylization_pocket.trigger_words"

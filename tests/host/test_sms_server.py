@@ -286,7 +286,6 @@ BAD_INPUT = [
     # change, where it is said, the input's name, what was found, what to do
     (without_style, SMS, "model", "carries no style", "Stylize Style LoRA"),
     (with_equal_models, SMS, "model and style_model", "no style is left", "Load LoRA"),
-    (with_lora("nobody_has_this.safetensors"), STYLE, "lora_name", "nobody_has_this", "Choose a file"),
     (with_lora("wiring_lora_flux_kohya.safetensors"), STYLE, "wiring_lora_flux_kohya", "BaseModel", "trained for"),
     (with_lora("wiring_lora_sd15_wrong_shape.safetensors"), STYLE, "wrong_shape", "1024", "trained for"),
     (with_lora("wiring_lora_truncated.safetensors"), STYLE, "wiring_lora_truncated", "bytes", "Download"),
@@ -315,6 +314,18 @@ def test_bad_input_is_one_clear_error(change, place, subject, found, remedy, cli
     assert message.startswith(f"{place[1]}, ") and subject in message.split(":")[0]
     assert found in message and remedy in message
     assert len(message) < 400 and "\n" not in message
+
+
+def test_a_lora_that_is_not_there_is_refused_by_its_name(client):
+    """Newer servers check the name against the list before anything runs; on others the node does."""
+    graph = stylizing()
+    with_lora("nobody_has_this.safetensors")(graph)
+    del graph["source"]
+    try:
+        message = client.run(graph).error.message
+    except PromptRefused as refused:
+        message = str(refused)
+    assert "lora_name" in message and "nobody_has_this" in message
 
 
 def test_zero_steps_are_refused_before_anything_runs(client):

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from settings import HELD_OUT, LORA_STYLES
 
-FOLDER = Path(__file__).resolve().parents[1] / "examples"
+FOLDER = Path(__file__).resolve().parents[1] / "samples"
 EXEMPLARS = 10
 
 
