@@ -24,7 +24,7 @@ from stylization_host.comfy_host import ComfyServer  # noqa: E402
 
 KEPT = comfy_tree.HOST / "readme"
 IMAGES = comfy_base.ROOT / "docs" / "images"
-PHOTOS = ("neuschwanstein_castle", "colosseum", "great_wallof_china")
+PHOTOS = ("neuschwanstein_castle", "mysore_palace", "machu_picchu")
 GAP, LINE = 6, 24
 VAE_ONLY = "vae"
 
@@ -32,7 +32,7 @@ VAE_ONLY = "vae"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", nargs="*", default=list(PHOTOS), help="names in samples/photos")
-    parser.add_argument("--styles", nargs="*", default=["starry", "sepiaink", "ukiyo"])
+    parser.add_argument("--styles", nargs="*", default=["starry", "riso", "sepiaink"])
     parser.add_argument("--steps", type=int, help="iterations; default as in the workflow")
     return parser.parse_args()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import comfy.model_base
 import comfy.model_patcher
 import comfy.supported_models
 import torch
+from comfy.ldm.flux.model import FluxParams
 
 CONTEXT = 64
 POOLED = 32
@@ -45,6 +48,7 @@ FLUX = {
     "theta": 10000,
     "qkv_bias": True,
     "guidance_embed": True,
+    "txt_ids_dims": [],
 }
 
 
@@ -56,7 +60,9 @@ def unet(seed: int = 0, prediction: str = "EPS"):
 
 def flux(seed: int = 0):
     """MODEL of the Flux kind with one double and one single block of 128 channels."""
-    return _patcher(comfy.model_base.Flux(_config(comfy.supported_models.Flux, FLUX)), seed)
+    stated = {field.name for field in dataclasses.fields(FluxParams)}  # older versions have fewer
+    config = {name: value for name, value in FLUX.items() if name != "txt_ids_dims" or name in stated}
+    return _patcher(comfy.model_base.Flux(_config(comfy.supported_models.Flux, config)), seed)
 
 
 def _config(kind: type, unet_config: dict):
