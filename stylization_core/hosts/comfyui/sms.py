@@ -99,10 +99,6 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
             self._second.open(noise, latent_image, device, denoise_mask, sigmas, kwargs)
         return super().inner_sample(noise, latent_image, device, sampler, sigmas, denoise_mask, *args, **kwargs)
 
-    def rows_per_step(self) -> int:
-        """Model rows of one step for one picture."""
-        return 2 if self._single() else 4
-
     def _single(self) -> bool:
         return math.isclose(self.cfg, 1.0) or not self.conds.get("negative")
 
