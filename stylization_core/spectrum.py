@@ -16,19 +16,20 @@ from torch import Tensor
 
 
 @lru_cache(maxsize=32)
-def _dct_matrix_cpu(n: int) -> Tensor:
+def _dct_matrix(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Kept per device: an upload per call would hold up the loop."""
     with torch.inference_mode(False):  # cached beyond the run, so it must not be an inference tensor
         k = torch.arange(n, dtype=torch.float64)
         matrix = torch.cos(math.pi * (2 * k[None, :] + 1) * k[:, None] / (2 * n)) * math.sqrt(2.0 / n)
         matrix[0] /= math.sqrt(2.0)
-        return matrix
+        return matrix.to(device=device, dtype=dtype)
 
 
 def dct_matrix(n: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
     """Orthonormal DCT-II matrix C of shape (n, n): ``C @ x`` is the spectrum of ``x``, ``C.T @ X`` its inverse."""
     if n < 1:
         raise ValueError(f"dct_matrix: n must be at least 1, got {n}")
-    return _dct_matrix_cpu(n).to(device=device, dtype=dtype)
+    return _dct_matrix(n, torch.device(device), dtype)
 
 
 def dct2(x: Tensor) -> Tensor:
