@@ -2,10 +2,23 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .relevance_map import StylizeRelevanceMap
+from .sampling import StylizeSemanticRefiner, StylizeSMSGuidance, StylizeSpectrumRegularizer
 from .sms import StylizeSMS
+from .sms_parts import StylizeSMSGuider, StylizeSMSSampler, StylizeSMSSigmas
 from .style_lora import StylizeStyleLoRA
 
-NODES: list[type[io.ComfyNode]] = [StylizeStyleLoRA, StylizeSMS]
+NODES: list[type[io.ComfyNode]] = [
+    StylizeStyleLoRA,
+    StylizeSMS,
+    StylizeSMSGuider,
+    StylizeSMSSigmas,
+    StylizeSMSSampler,
+    StylizeSMSGuidance,
+    StylizeSpectrumRegularizer,
+    StylizeRelevanceMap,
+    StylizeSemanticRefiner,
+]
 
 
 class StylizationExtension(ComfyExtension):

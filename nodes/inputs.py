@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..stylization_core.errors import StylizationError
@@ -48,34 +48,23 @@ def check_channels(model, samples: Tensor, subject: str = "latent_image") -> Non
         )
 
 
-def latent_mask(mask: Tensor | None, samples: Tensor, ratio: int = 8, subject: str = "mask") -> Tensor | None:
-    """A MASK at the latent's size by area average.
-
-    Args:
-        mask: (B, H, W) or (H, W) in [0, 1], of any size with the picture's aspect.
-        samples: (B, C, h, w).
-        ratio: pixels per latent cell, for the message.
-
-    Returns:
-        (B or 1, 1, h, w), or None for no mask.
-
-    Raises:
-        StylizationError: another aspect than the latent, or a batch that fits neither 1 nor the latent's.
-    """
-    if mask is None:
-        return None
-    mask = mask.reshape(-1, 1, *mask.shape[-2:]).float()
-    height, width = samples.shape[-2:]
-    if abs(mask.shape[-2] * width - mask.shape[-1] * height) > max(mask.shape[-2:]) + max(height, width):
-        raise StylizationError(
-            subject,
-            f"it is {mask.shape[-1]}x{mask.shape[-2]} pixels, the picture about {width * ratio}x{height * ratio}",
-            "Draw the mask on the same picture, or resize it to the same aspect",
-        )
-    if mask.shape[0] not in (1, samples.shape[0]):
-        raise StylizationError(
-            subject,
-            f"it has {mask.shape[0]} entries for {samples.shape[0]} pictures",
-            "Use one mask, or one per picture",
-        )
-    return F.adaptive_avg_pool2d(mask, (height, width)).clamp(0, 1)
+def window_inputs() -> list:
+    """Start and end of an action as shares of the sampling run."""
+    return [
+        io.Float.Input(
+            "start_percent",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="In ordinary samplers: act from this share of the noise chain on. 0 is from the start.",
+        ),
+        io.Float.Input(
+            "end_percent",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="In ordinary samplers: act up to this share of the noise chain. 1 is to the end.",
+        ),
+    ]

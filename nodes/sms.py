@@ -5,15 +5,30 @@ import torch
 from comfy_api.latest import io
 
 from ..stylization_core.errors import StylizationError, naming
-from ..stylization_core.hosts.comfyui.sms import (
-    StyleMatchingGuider,
-    StyleMatchingSampler,
-    dial,
-    log_plan,
-    progress_sigmas,
-)
+from ..stylization_core.hosts.comfyui.dial import dial
+from ..stylization_core.hosts.comfyui.levels import Levels
+from ..stylization_core.hosts.comfyui.settings import Refinement, SpectrumHold
+from ..stylization_core.hosts.comfyui.sms import StyleMatchingSampler, log_plan
+from ..stylization_core.hosts.comfyui.style_guider import FakeScore, StyleMatchingGuider
 from ..stylization_core.hosts.comfyui.style_source import find_style
-from .inputs import check_channels, latent_mask, latent_samples
+from ..stylization_core.masks import latent_mask
+from .inputs import check_channels, latent_samples
+from .sms_inputs import (
+    FORMS,
+    cfg_input,
+    check_resume,
+    color_hold_input,
+    content_pull_input,
+    fake_blend_input,
+    fake_score_input,
+    resume_inputs,
+    resumed,
+    source_input,
+    step_size_input,
+    steps_input,
+    strength_input,
+    style_model_input,
+)
 
 DISPLAY_NAME = "Stylize SMS"
 
@@ -58,6 +73,10 @@ class StylizeSMS(io.ComfyNode):
         resume_step=0,
         color_hold=1.0,
         fake_blend=0.0,
+        fake_score="frozen",
+        source=None,
+        spectrum_form="gradient",
+        content_pull=0.0,
     ) -> io.NodeOutput:
         with naming(DISPLAY_NAME):
             samples = latent_samples(latent_image)
@@ -66,31 +85,30 @@ class StylizeSMS(io.ComfyNode):
                 raise StylizationError("steps", f"it is {steps}", "Set at least 1")
             style = find_style(model, style_model)
             check_channels(model, samples)
-            reached = _resume(resume_latent, resume_step, samples, steps)
+            reached = resumed(resume_latent, resume_step)
+            check_resume(reached, resume_step, samples.shape, steps)
             if strength == 0 or dial(model.model_options) == 0:
                 return io.NodeOutput(latent_image)
             sampler = StyleMatchingSampler(
                 strength=strength,
                 step_size=step_size,
-                spectrum=spectrum,
-                color=color_hold,
-                blend=fake_blend,
-                relevance_floor=relevance_floor if relevance == "precomputed" else None,
+                pull=content_pull,
+                spectrum=SpectrumHold(weight=spectrum, proximal=spectrum_form == "proximal", color=color_hold),
+                refinement=None if relevance == "off" else Refinement(relevance_floor, live=relevance == "live"),
                 start=resume_step,
                 reached=reached,
             )
-            guider = StyleMatchingGuider(model, style)
-            conditionings = {"positive": positive, "negative": negative}
-            if edit is not None:
-                conditionings["edit"] = edit
-            guider.inner_set_conds(conditionings)
+            guider = StyleMatchingGuider(model, style, FakeScore(trained=fake_score == "trained", blend=fake_blend))
+            given = {"positive": positive, "negative": negative, "edit": edit, "source": source}
+            guider.inner_set_conds({key: value for key, value in given.items() if value is not None})
             guider.set_cfg(cfg)
             log_plan(guider, steps, samples.shape[0])
+            levels = Levels(model.get_model_object("model_sampling"))
             result = guider.sample(
                 torch.zeros_like(samples),
                 samples,
                 sampler,
-                progress_sigmas(steps, sampler.t_max, sampler.t_min, seed),
+                levels.bounds(steps, 0.02, 0.5, True, samples.shape[-1] * samples.shape[-2]),
                 denoise_mask=protected,
                 callback=latent_preview.prepare_callback(model, steps),
                 seed=seed,
@@ -112,38 +130,10 @@ def _inputs() -> list:
             control_after_generate=True,
             tooltip="Seed of noise levels and noise. The result depends little on it.",
         ),
-        io.Int.Input(
-            "steps",
-            default=200,
-            min=1,
-            max=10000,
-            tooltip="Iterations, each four model rows per picture (two at CFG 1). Published: 500.",
-        ),
-        io.Float.Input(
-            "cfg",
-            default=4.5,
-            min=1.0,
-            max=30.0,
-            step=0.1,
-            tooltip="Guidance of both predictions. Higher is more style, 1 halves the cost. Published: 4.5.",
-        ),
-        io.Float.Input(
-            "strength",
-            default=1.0,
-            min=0.0,
-            max=4.0,
-            step=0.05,
-            tooltip="How far the picture travels towards the style. 0 returns the input itself.",
-        ),
-        io.Float.Input(
-            "step_size",
-            default=0.1,
-            min=0.001,
-            max=1.0,
-            step=0.005,
-            round=0.001,
-            tooltip="Step of the optimiser in latent units after its warm-up. Published: 0.1 at 500 steps.",
-        ),
+        steps_input(),
+        cfg_input(),
+        strength_input(),
+        step_size_input(),
         io.Float.Input(
             "spectrum",
             default=1.0,
@@ -154,9 +144,12 @@ def _inputs() -> list:
         ),
         io.Combo.Input(
             "relevance",
-            options=["precomputed", "off"],
+            options=["precomputed", "off", "live"],
             default="precomputed",
-            tooltip="Act more where the style prompt matters: a map made once before the run, from the edit prompt.",
+            tooltip=(
+                "Act more where the style prompt matters, by a map from the edit prompt. precomputed: made once before "
+                "the run. live: made anew at each step, as published, for two more model rows."
+            ),
         ),
         io.Float.Input(
             "relevance_floor",
@@ -166,11 +159,7 @@ def _inputs() -> list:
             step=0.05,
             tooltip="Least action anywhere when relevance is on. 1 acts everywhere alike.",
         ),
-        io.Model.Input(
-            "style_model",
-            optional=True,
-            tooltip="Instead of Stylize Style LoRA: the same checkpoint through Load LoRA, or a second checkpoint.",
-        ),
+        style_model_input(),
         io.Conditioning.Input(
             "edit",
             optional=True,
@@ -179,41 +168,19 @@ def _inputs() -> list:
         io.Mask.Input(
             "mask", optional=True, tooltip="Where the picture may change; black stays exactly as it is in the latent."
         ),
-        io.Latent.Input(
-            "resume_latent",
+        *resume_inputs(),
+        color_hold_input(optional=True),
+        fake_blend_input(),
+        fake_score_input(),
+        source_input(),
+        io.Combo.Input(
+            "spectrum_form",
+            options=FORMS,
+            default="gradient",
             optional=True,
-            tooltip="A .latent file that an interrupted run left in output/stylization, by Load Latent.",
+            tooltip="How the spectrum hold acts. gradient: as published. proximal: exact, without chatter around zero.",
         ),
-        io.Int.Input(
-            "resume_step",
-            default=0,
-            min=0,
-            max=10000,
-            optional=True,
-            tooltip="With a resume latent: the step it stopped at (in its file name).",
-        ),
-        io.Float.Input(
-            "color_hold",
-            default=1.0,
-            min=0.0,
-            max=1.0,
-            step=0.05,
-            optional=True,
-            tooltip="Share of the spectrum hold on the mean colour. 1 as published; lower lets the style's palette in.",
-        ),
-        io.Float.Input(
-            "fake_blend",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            round=0.001,
-            optional=True,
-            tooltip=(
-                "Share of the picture itself in the fake score. 0 is the frozen base model, which keeps pushing; "
-                "0.05 to 0.2 lets the style settle and calms noise, more blurs."
-            ),
-        ),
+        content_pull_input(),
     ]
 
 
@@ -223,22 +190,3 @@ def _combined(mask, noise_mask, samples):
     if mask is None or own is None:
         return own if mask is None else mask
     return mask * own
-
-
-def _resume(resume_latent, resume_step: int, samples, steps: int):
-    if resume_latent is None:
-        if resume_step:
-            raise StylizationError(
-                "resume_step", f"it is {resume_step} but no resume_latent is connected", "Connect it, or set 0"
-            )
-        return None
-    reached = latent_samples(resume_latent, "resume_latent")
-    if reached.shape != samples.shape:
-        raise StylizationError(
-            "resume_latent",
-            f"it is {tuple(reached.shape)}, latent_image is {tuple(samples.shape)}",
-            "Connect the latent that the interrupted run of this picture saved",
-        )
-    if resume_step >= steps:
-        raise StylizationError("resume_step", f"it is {resume_step} of {steps} steps", "Nothing is left to do")
-    return reached

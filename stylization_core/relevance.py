@@ -30,6 +30,24 @@ def minmax(field: Tensor) -> Tensor:
     return torch.where(span > 0, (field - low) / span.clamp_min(torch.finfo(field.dtype).tiny), torch.ones_like(field))
 
 
+def live_relevance(edited: Tensor, empty: Tensor, *, floor: float = 0.0) -> Tensor:
+    """The published map of one iteration: min-max scaled discrepancy, lifted to ``floor``. -> (B, 1, H, W)."""
+    return floor + (1 - floor) * minmax(discrepancy(edited, empty))
+
+
+def placed(denoised: Tensor, content: Tensor, relevance: Tensor, share: float = 1.0) -> Tensor:
+    """A denoised estimate that leaves the content only where the map is high, for a step of an ordinary sampler.
+
+    Args:
+        denoised, content: (B, C, H, W).
+        relevance: (B or 1, 1, H, W) in [0, 1].
+        share: 0 returns ``denoised``, 1 obeys the map.
+    """
+    if share == 0:
+        return denoised
+    return torch.lerp(content.expand_as(denoised), denoised, (1 - share * (1 - relevance)).to(denoised))
+
+
 def gaussian_blur(field: Tensor, sigma: float) -> Tensor:
     """Separable Gaussian of standard deviation ``sigma`` cells with replicated borders. (B, C, H, W) -> same."""
     if sigma <= 0:

@@ -84,3 +84,54 @@ def spectrum_gradient(x: Tensor, reference: Tensor, rate: float, *, color_weight
     if color_weight != 1.0:
         signs[..., 0, 0] *= color_weight
     return idct2(signs)
+
+
+def spectrum_prox(
+    x: Tensor, reference: Tensor, rate: float, threshold: Tensor | float, *, color_weight: float = 1.0
+) -> Tensor:
+    """Proximal step of ``threshold * |M * DCT(x - reference)|_1``: held coefficients move towards the reference.
+
+    Exact where the sub-gradient of :func:`spectrum_gradient` chatters around zero: a difference smaller than the
+    threshold vanishes, a larger one shrinks by it, and an infinite threshold locks the band.
+
+    Args:
+        x, reference: latents (..., H, W).
+        rate: t / t_max in [0, 1].
+        threshold: in latent units, a number or a tensor that broadcasts to ``x``, at least 0.
+        color_weight: factor on the threshold of DC.
+
+    Returns:
+        Tensor like ``x``; equal to it outside the band.
+    """
+    difference = dct2(x - reference)
+    held = low_band(*x.shape[-2:], rate, device=x.device).to(x.dtype)
+    if color_weight != 1.0:
+        held[0, 0] = color_weight
+    limit = torch.nan_to_num(held * torch.as_tensor(threshold, device=x.device, dtype=x.dtype), nan=0.0)
+    return x - idct2(difference.clamp(-limit, limit))
+
+
+def hold_band(
+    x: Tensor, reference: Tensor, rate: float, share: float, *, color_weight: float = 1.0, proximal: bool = False
+) -> Tensor:
+    """Take back a share of the low-band difference from a reference, for one step of an ordinary sampler.
+
+    Args:
+        x, reference: denoised estimate and content, (..., H, W).
+        rate: which band, in [0, 1].
+        share: in [0, 1]; 0 returns ``x``, 1 gives the band of the reference.
+        color_weight: factor on the share for DC.
+        proximal: shrink each coefficient by ``share`` times the mean modulus of its channel's held difference, so that
+            small differences vanish and large ones nearly stay, instead of scaling all alike.
+    """
+    if share == 0:
+        return x
+    band = low_band(*x.shape[-2:], rate, device=x.device).to(x.dtype)
+    difference = dct2(x - reference)
+    if proximal:
+        mean = (difference.abs() * band).sum((-2, -1), keepdim=True) / band.sum()
+        return spectrum_prox(x, reference, rate, share * mean, color_weight=color_weight)
+    band = band * share
+    if color_weight != 1.0:
+        band[0, 0] *= color_weight
+    return x - idct2(band * difference)

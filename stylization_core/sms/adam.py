@@ -17,12 +17,16 @@ class Adam:
         like: tensor whose shape and device the moments take.
         betas: decay of the two moments.
         eps: added to the root of the second moment; :data:`EPS` for SMS.
+
+    Attributes:
+        spread: what the last step was divided by, like the tensor; None before the first.
     """
 
     def __init__(self, like: Tensor, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = EPS):
         self.first = torch.zeros_like(like, dtype=torch.float32)
         self.second = torch.zeros_like(like, dtype=torch.float32)
         self.betas, self.eps, self.count = betas, eps, 0
+        self.spread: Tensor | None = None
 
     def step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
         """``x`` after one step of ``size`` against ``gradient``; returns a new tensor."""
@@ -31,5 +35,5 @@ class Adam:
         self.first.lerp_(gradient, 1 - beta1)
         self.second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         mean = self.first / (1 - beta1**self.count)
-        spread = (self.second / (1 - beta2**self.count)).sqrt_().add_(self.eps)
-        return x - size * mean / spread
+        self.spread = (self.second / (1 - beta2**self.count)).sqrt_().add_(self.eps)
+        return x - size * mean / self.spread

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..randomness import stream
 from ..relevance import MEAN_RELEVANCE
-from ..spectrum import spectrum_gradient
+from ..spectrum import spectrum_gradient, spectrum_prox
 from .adam import Adam
 from .schedule import Schedule
 
@@ -23,6 +23,9 @@ Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 AddNoise = Callable[[Tensor, Tensor, int], Tensor]
 """(latent, noise, step) -> noised latent at that step's level."""
 
+Relevance = Callable[[Tensor, int], Tensor]
+"""(noise, step) -> relevance map (B, 1, H, W) of that step, for a map that is made anew at each (published)."""
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -31,19 +34,27 @@ class Terms:
     Attributes:
         strength: multiplies every step; 0 moves nothing.
         spectrum: spectrum weight in units of the published 5e-4; 0 switches it off.
+        proximal: apply the spectrum term as a proximal step after the optimiser's instead of as a gradient (published).
         color: share of that weight on DC, the mean of each channel; 1 as published, 0 lets the palette go.
-        relevance: (B or 1, 1, H, W) in [0, 1] that scales the score gradient; None is a uniform map of the same mean.
+        band: factor on the held band, 1 as published.
+        relevance: (B or 1, 1, H, W) in [0, 1] that scales the score gradient, or a function that makes one at each
+            step; None is a uniform map of the same mean.
         blend: share b of the fake score that is the latent itself, D_fake = (1 - b) D_base + b x. x is the exact
             denoiser of a distribution that is the present picture alone (b = 1 is SDS); it says how much of the style
             is there already, which the frozen base cannot, so it keeps the picture from overshooting the style.
+        pull: decoupled weight decay towards the source, per unit of step size. The published optimiser decays towards
+            zero (0.01), which washes out whatever gets no gradient; 0 by default.
         mask: (B or 1, 1, H, W) in [0, 1]; 0 keeps the source exactly.
     """
 
     strength: float = 1.0
     spectrum: float = 1.0
+    proximal: bool = False
     color: float = 1.0
+    band: float = 1.0
     blend: float = 0.0
-    relevance: Tensor | None = None
+    pull: float = 0.0
+    relevance: Tensor | Relevance | None = None
     mask: Tensor | None = None
 
 
@@ -100,22 +111,35 @@ def optimize(
         return x
     adam = Adam(source)
     noise_stream = stream(seed, "sms.noise")
-    relevance = MEAN_RELEVANCE if terms.relevance is None else terms.relevance
+    spread = torch.ones_like(source[:, :, :1, :1]) if spread is None else spread
     for step in range(len(schedule)):
         noise = torch.randn(source.shape, generator=noise_stream, dtype=torch.float32)
         if step < start:
             continue
-        style, fake = predict(add_noise(x, noise.to(source.device), step), step)
+        noise = noise.to(source.device)
+        style, fake = predict(add_noise(x, noise, step), step)
         fake = torch.lerp(fake.float(), x, terms.blend)
-        gradient = score_gradient(style.float(), fake, schedule.weights[step]) * relevance
-        if terms.spectrum:
-            weight = PUBLISHED_LAMBDA * terms.spectrum
-            held = spectrum_gradient(x, source, schedule.rates[step], color_weight=terms.color)
-            gradient = gradient + weight * held
+        gradient = score_gradient(style.float(), fake, schedule.weights[step]) * _relevance(terms, noise, step)
         size = schedule.step_sizes[step] * terms.strength
-        x = adam.step(x, gradient, size) if spread is None else spread * adam.step(x / spread, gradient * spread, size)
+        rate = terms.band * schedule.rates[step]
+        weight = PUBLISHED_LAMBDA * terms.spectrum
+        if weight and not terms.proximal:
+            gradient = gradient + weight * spectrum_gradient(x, source, rate, color_weight=terms.color)
+        x = spread * adam.step(x / spread, gradient * spread, size)
+        if weight and terms.proximal:
+            # in the metric of the optimiser's own step, so that both forms hold alike
+            threshold = size * weight * spread**2 / adam.spread.mean((2, 3), keepdim=True)
+            x = spectrum_prox(x, source, rate, threshold, color_weight=terms.color)
+        if terms.pull:
+            x = torch.lerp(x, source, min(1.0, size * terms.pull))
         if terms.mask is not None:
             x = torch.lerp(source, x, terms.mask)
         if on_step is not None:
             on_step(step, x)
     return x
+
+
+def _relevance(terms: Terms, noise: Tensor, step: int) -> Tensor | float:
+    if terms.relevance is None:
+        return MEAN_RELEVANCE
+    return terms.relevance(noise, step) if callable(terms.relevance) else terms.relevance

@@ -8,6 +8,7 @@ kinds are matched by signal-to-noise ratio (:func:`flow_sigma`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -52,9 +53,40 @@ def flow_sigma(sigma_k: float, scale: float = 1.0) -> float:
     return scale * sigma_k / (1 + scale * sigma_k)
 
 
+def nearest_timestep(sigma_k: float) -> int:
+    """The timestep of the reference chain whose noise level is nearest to ``sigma_k`` in ratio; 0 .. 999."""
+    abar = _chain()[1]
+    levels = ((1 - abar) / abar).sqrt().log()
+    return int((levels - math.log(min(max(sigma_k, 1e-9), 1e9))).abs().argmin())
+
+
 def upper_substep(step: int, steps: int, t_max: float, lowest: int) -> int:
     """Exclusive upper bound of the drawn sub-step: narrows linearly from ``t_max`` of the chain, never to nothing."""
     return max(round(SUBSTEPS * t_max) * (steps - step) // steps, lowest + 1)
+
+
+def lowest_timestep(t_min: float = 0.02) -> int:
+    """The smallest timestep that is drawn, from a share of the chain (published 0.02: 21)."""
+    return 2 * max(1, round(SUBSTEPS * t_min)) + 1
+
+
+def upper_timesteps(
+    steps: int, *, t_min: float = 0.02, t_max: float = 0.5, narrowing: bool = True
+) -> tuple[int, ...]:
+    """The largest timestep that can be drawn at each step.
+
+    Args:
+        steps: iterations, at least 1.
+        t_min, t_max: share of the noise chain visited, 0 < t_min < t_max <= 1 (published 0.02 and 0.5).
+        narrowing: lower the bound linearly to ``t_min`` over the run, as published; else it stays.
+    """
+    if steps < 1:
+        raise ValueError(f"upper_timesteps: steps must be at least 1, got {steps}")
+    lowest = (lowest_timestep(t_min) - 1) // 2
+    if not 0 < t_min or not lowest < round(SUBSTEPS * t_max) <= SUBSTEPS:
+        raise ValueError(f"upper_timesteps: need 0 < t_min < t_max <= 1, got {t_min} and {t_max}")
+    bounds = [upper_substep(i if narrowing else 0, steps, t_max, lowest) for i in range(steps)]
+    return tuple(2 * (bound - 1) + 1 for bound in bounds)
 
 
 def step_size(step: int, steps: int, peak: float) -> float:
@@ -76,7 +108,6 @@ class Schedule:
     Attributes:
         timesteps: train-chain timesteps, one per step.
         sigmas: matching noise levels sigma_k of the reference chain.
-        upper_sigmas: the largest level that could have been drawn at each step (for progress displays).
         rates: t / t_max, the spectrum band of each step.
         weights: kappa of each step.
         step_sizes: Adam step size of each step, in latent units.
@@ -84,7 +115,6 @@ class Schedule:
 
     timesteps: tuple[int, ...]
     sigmas: tuple[float, ...]
-    upper_sigmas: tuple[float, ...]
     rates: tuple[float, ...]
     weights: tuple[float, ...]
     step_sizes: tuple[float, ...]
@@ -94,30 +124,32 @@ class Schedule:
 
 
 def make_schedule(
-    steps: int, seed: int, *, step_peak: float = 0.1, t_min: float = 0.02, t_max: float = 0.5
+    uppers: Sequence[int], seed: int, *, lowest: int = 21, step_peak: float = 0.1, drawn: bool = True
 ) -> Schedule:
     """Draw the noise levels of a run.
 
     Args:
-        steps: iterations, at least 1.
+        uppers: the largest timestep of each step, see :func:`upper_timesteps`; one step per entry.
         seed: of the timestep stream.
+        lowest: the smallest timestep; a bound below it counts as this one.
         step_peak: Adam step size after the warm-up, in latent units (published 0.1).
-        t_min, t_max: share of the noise chain visited, 0 < t_min < t_max <= 1 (published 0.02 and 0.5).
+        drawn: draw a level at or below the bound, as published; else the bounds themselves are the levels.
     """
+    steps = len(uppers)
     if steps < 1:
-        raise ValueError(f"make_schedule: steps must be at least 1, got {steps}")
-    lowest = max(1, round(SUBSTEPS * t_min))
-    if not lowest < round(SUBSTEPS * t_max) <= SUBSTEPS:
-        raise ValueError(f"make_schedule: need 0 < t_min < t_max <= 1, got {t_min} and {t_max}")
+        raise ValueError("make_schedule: needs at least one step")
+    first = (lowest - 1) // 2
+    bounds = [max((t + 1) // 2, first + 1) for t in uppers]
     uniform = torch.rand(steps, generator=stream(seed, "sms.timestep"), dtype=torch.float64).tolist()
-    bounds = [upper_substep(i, steps, t_max, lowest) for i in range(steps)]
-    timesteps = tuple(2 * (lowest + int(r * (bound - lowest))) + 1 for r, bound in zip(uniform, bounds, strict=True))
-    largest = 2 * round(SUBSTEPS * t_max)
+    if drawn:
+        timesteps = tuple(2 * (first + int(r * (bound - first))) + 1 for r, bound in zip(uniform, bounds, strict=True))
+    else:
+        timesteps = tuple(max(t, lowest) for t in uppers)
+    largest = max(*timesteps, *(2 * bound for bound in bounds))
     return Schedule(
         timesteps=timesteps,
         sigmas=tuple(map(vp_sigma, timesteps)),
-        upper_sigmas=tuple(vp_sigma(2 * (bound - 1) + 1) for bound in bounds),
-        rates=tuple(min(1.0, t / largest) for t in timesteps),
+        rates=tuple(t / largest for t in timesteps),
         weights=tuple(map(x0_weight, timesteps)),
         step_sizes=tuple(step_size(i, steps, step_peak) for i in range(steps)),
     )

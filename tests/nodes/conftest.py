@@ -1,11 +1,13 @@
-"""``pack_nodes`` and the ``rig`` of the ComfyUI host's tests."""
+"""What the tests of the nodes share: ``pack_nodes``, the ``rig`` of the ComfyUI host's tests, and small models."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+import torch
 from stylization_host import load
 
 
@@ -22,3 +24,62 @@ def pack_nodes(comfy) -> ModuleType:
     """The package ``stylization.nodes``."""
     comfy.stock_nodes()
     return importlib.import_module("stylization.nodes")
+
+
+@pytest.fixture
+def micro(rig):
+    """A small MODEL of the SD1.5 kind."""
+    return rig.micro.unet()
+
+
+@pytest.fixture
+def path(rig, micro, tmp_path) -> str:
+    """A style LoRA for it."""
+    return rig.loras.saved(rig.loras.kohya(micro), tmp_path / "style.safetensors")
+
+
+@pytest.fixture
+def styled(rig, micro, path):
+    """The model with that style beside it."""
+    return rig.style_branch.attach(micro, rig.lora_files.load_style(path, micro, 0.8))
+
+
+@pytest.fixture
+def refusal() -> Callable[..., str]:
+    """``refusal(node, call)``: the message of the error that ``call()`` must raise, its form checked."""
+
+    def message(node: str, call: Callable) -> str:
+        with pytest.raises(ValueError) as caught, torch.inference_mode():
+            call()
+        found = str(caught.value)
+        assert found.startswith(f"{node}, ")
+        assert found.count(". ") >= 1 and found.endswith(".")  # what was found, and what to do
+        assert len(found) < 400 and "\n" not in found
+        return found
+
+    return message
+
+
+@pytest.fixture
+def ksampler(rig, pack_nodes) -> Callable[..., torch.Tensor]:
+    """The stock KSampler on a picture (image to image unless told otherwise); returns the samples."""
+    import nodes
+
+    def run(model, samples, *, positive=None, negative=None, seed=5, steps=4, cfg=4.0, denoise=0.6, **latent):
+        given = rig.runs.pair()
+        with torch.inference_mode():
+            (result,) = nodes.common_ksampler(
+                model,
+                seed,
+                steps,
+                cfg,
+                "euler",
+                "normal",
+                positive or given["positive"],
+                negative or given["negative"],
+                {"samples": samples, **latent},
+                denoise=denoise,
+            )
+        return result["samples"]
+
+    return run

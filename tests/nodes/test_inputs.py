@@ -1,4 +1,4 @@
-"""Checks of latents and masks that several nodes share."""
+"""Checks of latents that several nodes share."""
 
 from __future__ import annotations
 
@@ -47,46 +47,6 @@ def test_latents_of_other_kinds_are_refused_with_their_shape(inputs, shape):
 def test_latents_of_several_streams_are_refused(inputs):
     with pytest.raises(ValueError, match="several streams"):
         inputs.latent_samples({"samples": SimpleNamespace(is_nested=True)})
-
-
-def test_no_mask_stays_no_mask(inputs):
-    assert inputs.latent_mask(None, picture()) is None
-
-
-@pytest.mark.parametrize("shape", [(96, 80), (1, 96, 80), (2, 96, 80), (1, 1, 96, 80), (1, 48, 40), (1, 12, 10)])
-def test_mask_is_brought_to_the_latents_size(inputs, shape):
-    assert inputs.latent_mask(torch.ones(shape), picture()).shape[-3:] == (1, 12, 10)
-
-
-def test_mask_is_averaged_over_each_cell(inputs):
-    mask = torch.zeros(1, 96, 80)
-    mask[:, :4, :8] = 1.0
-    cells = inputs.latent_mask(mask, picture())
-    assert cells[0, 0, 0, 0] == 0.5
-    assert cells.sum() == 0.5
-
-
-def test_mask_beyond_its_range_is_clamped(inputs):
-    assert inputs.latent_mask(torch.full((1, 96, 80), 3.0), picture()).max() == 1.0
-
-
-@pytest.mark.parametrize("off", [1, 7])
-def test_mask_of_a_picture_that_vae_encode_crops_is_taken(inputs, off):
-    assert inputs.latent_mask(torch.ones(1, 96 + off, 80 + off), picture()) is not None
-
-
-@pytest.mark.parametrize("shape", [(1, 80, 96), (1, 96, 96), (1, 64, 64), (1, 192, 80)])
-def test_mask_of_another_aspect_is_refused_with_both_sizes(inputs, shape):
-    with pytest.raises(ValueError) as caught:
-        inputs.latent_mask(torch.ones(shape), picture())
-    assert f"{shape[2]}x{shape[1]} pixels" in str(caught.value)
-    assert "about 80x96" in str(caught.value)
-    assert "resize it" in str(caught.value)
-
-
-def test_mask_batch_that_does_not_fit_is_refused(inputs):
-    with pytest.raises(ValueError, match="3 entries for 2 pictures"):
-        inputs.latent_mask(torch.ones(3, 96, 80), picture())
 
 
 def test_latent_of_another_kind_of_model_is_refused_with_both_numbers(inputs, rig):

@@ -27,11 +27,78 @@ INPUTS = {
         "mask",
         "resume_latent",
         "resume_step",
+        "color_hold",
+        "fake_blend",
+        "fake_score",
+        "source",
+        "spectrum_form",
+        "content_pull",
+    ],
+    "StylizeSMSGuider": [
+        "model",
+        "positive",
+        "negative",
+        "cfg",
+        "style_model",
+        "source",
+        "fake_score",
+        "fake_blend",
+    ],
+    "StylizeSMSSigmas": ["model", "steps", "t_max", "t_min", "narrowing", "latent_image"],
+    "StylizeSMSSampler": ["strength", "step_size", "levels", "content_pull", "resume_latent", "resume_step"],
+    "StylizeSMSGuidance": ["model", "strength", "mode", "start_percent", "end_percent", "style_model"],
+    "StylizeSpectrumRegularizer": [
+        "model",
+        "weight",
+        "hold",
+        "band",
+        "form",
+        "color_hold",
+        "start_percent",
+        "end_percent",
+        "content",
+    ],
+    "StylizeRelevanceMap": ["model", "latent_image", "edit", "empty", "seed", "noises", "floor", "clip", "blur"],
+    "StylizeSemanticRefiner": [
+        "model",
+        "floor",
+        "map",
+        "start_percent",
+        "end_percent",
+        "mask",
+        "edit",
+        "empty",
+        "content",
     ],
 }
 """Ids in their order: saved workflows hold widget values by place. New inputs go to the end."""
 
-OUTPUTS = {"StylizeStyleLoRA": ["MODEL", "CLIP"], "StylizeSMS": ["LATENT"]}
+OUTPUTS = {
+    "StylizeStyleLoRA": ["MODEL", "CLIP"],
+    "StylizeSMS": ["LATENT"],
+    "StylizeSMSGuider": ["GUIDER"],
+    "StylizeSMSSigmas": ["SIGMAS"],
+    "StylizeSMSSampler": ["SAMPLER"],
+    "StylizeSMSGuidance": ["MODEL"],
+    "StylizeSpectrumRegularizer": ["MODEL"],
+    "StylizeRelevanceMap": ["MASK"],
+    "StylizeSemanticRefiner": ["MODEL"],
+}
+
+OPTIONS = {
+    "StylizeSMS.relevance": ["precomputed", "off", "live"],
+    "StylizeSMS.fake_score": ["frozen", "trained"],
+    "StylizeSMS.spectrum_form": ["gradient", "proximal"],
+    "StylizeSMSGuider.fake_score": ["frozen", "trained"],
+    "StylizeSMSSigmas.narrowing": ["linear", "none"],
+    "StylizeSMSSampler.levels": ["drawn", "as given"],
+    "StylizeSMSGuidance.mode": ["edit", "add"],
+    "StylizeSpectrumRegularizer.form": ["gradient", "proximal"],
+    "StylizeSemanticRefiner.map": ["precomputed", "live"],
+}
+"""Choices that saved workflows name. An option may be added, none may go."""
+
+PAGES = load.ROOT / "web" / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +120,19 @@ def test_ids_are_distinct_and_carry_the_packs_name(pack_nodes, schemas):
 
 def test_nodes_that_were_released_are_still_there(schemas):
     assert set(INPUTS) <= set(schemas)
+    assert set(INPUTS) == set(OUTPUTS)
+
+
+def choices(schema) -> dict[str, list[str]]:
+    """Options of the inputs that offer some, but for those that list files."""
+    found = {one.id: one.options for one in schema.inputs if getattr(one, "options", None) is not None}
+    return {key: options for key, options in found.items() if key != "lora_name"}
+
+
+def test_options_keep_their_names(schemas):
+    found = {f"{node_id}.{key}": kept for node_id, one in schemas.items() for key, kept in choices(one).items()}
+    assert set(OPTIONS) <= set(found)
+    assert {key: found[key][: len(options)] for key, options in OPTIONS.items()} == OPTIONS
 
 
 @pytest.mark.parametrize("node_id", INPUTS)
@@ -84,9 +164,17 @@ def test_every_node_says_what_it_does_and_where_it_belongs(schemas):
         assert schema.category.startswith("stylization/")
 
 
-def test_every_node_has_a_help_page(schemas):
-    pages = {path.stem for path in (load.ROOT / "web" / "docs").glob("*.md")}
-    assert set(schemas) - pages == set()
+def test_every_node_has_a_help_page_and_every_page_a_node(schemas):
+    assert {path.stem for path in PAGES.glob("*.md")} == set(schemas)
+
+
+@pytest.mark.parametrize("node_id", INPUTS)
+def test_help_page_names_the_node_its_inputs_and_their_options(schemas, node_id):
+    text, schema = (PAGES / f"{node_id}.md").read_text(encoding="utf-8"), schemas[node_id]
+    assert text.startswith(f"# {schema.display_name}\n")
+    assert [one.id for one in schema.inputs if f"`{one.id}`" not in text] == []
+    offered = [option for options in choices(schema).values() for option in options]
+    assert [option for option in offered if f"*{option}*" not in text] == []
 
 
 def test_defaults_lie_inside_their_ranges(schemas):

@@ -14,21 +14,6 @@ def sms(pack_nodes):
 
 
 @pytest.fixture
-def micro(rig):
-    return rig.micro.unet()
-
-
-@pytest.fixture
-def path(rig, micro, tmp_path):
-    return rig.loras.saved(rig.loras.kohya(micro), tmp_path / "style.safetensors")
-
-
-@pytest.fixture
-def styled(rig, micro, path):
-    return rig.style_branch.attach(micro, rig.lora_files.load_style(path, micro, 0.8))
-
-
-@pytest.fixture
 def execute(rig, sms):
     """Runs the node as ComfyUI does, with small defaults; returns the LATENT."""
 
@@ -52,17 +37,14 @@ def execute(rig, sms):
     return run
 
 
+@pytest.fixture
+def refused(execute, refusal):
+    """The message with which the node refuses what it is given."""
+    return lambda model, **given: refusal("Stylize SMS", lambda: execute(model, **given))
+
+
 def picture(rig, *shape: int) -> torch.Tensor:
     return rig.runs.drawn(*(shape or (2, 4, 12, 10)), seed=11)
-
-
-def refusal(execute, model, **given) -> str:
-    with pytest.raises(ValueError) as caught:
-        execute(model, **given)
-    message = str(caught.value)
-    assert message.startswith("Stylize SMS, ")
-    assert message.count(".") >= 2  # what was found, and what to do
-    return message
 
 
 def test_node_is_the_run(rig, execute, styled):
@@ -83,6 +65,53 @@ def test_style_model_and_edit_prompt_are_used(rig, execute, micro, styled, path)
     assert not torch.equal(one, two)
 
 
+OPTIONS = {
+    # inputs of the node, arguments of the run
+    "trained fake score": lambda rig: ({"fake_score": "trained"}, {"trained": True}),
+    "fake blend": lambda rig: ({"fake_blend": 0.3}, {"blend": 0.3}),
+    "source prompt": lambda rig: (
+        {"source": rig.runs.conditioning(9)},
+        {"conditionings": {**rig.runs.pair(), "source": rig.runs.conditioning(9)}},
+    ),
+    "proximal spectrum": lambda rig: ({"spectrum_form": "proximal"}, {"proximal": True}),
+    "colour hold": lambda rig: ({"color_hold": 0.2}, {"color": 0.2}),
+    "content pull": lambda rig: ({"content_pull": 3.0}, {"pull": 3.0}),
+    "live relevance": lambda rig: (
+        {"relevance": "live", "relevance_floor": 0.2},
+        {"relevance_floor": 0.2, "live": True},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def plain_run(rig, tmp_path_factory):
+    """The run of the default settings on a model like ``styled``."""
+    model = rig.micro.unet()
+    path = rig.loras.saved(rig.loras.kohya(model), tmp_path_factory.mktemp("plain") / "style.safetensors")
+    return rig.runs.sms(rig.style_branch.attach(model, rig.lora_files.load_style(path, model, 0.8)), picture(rig))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_reach_the_run(rig, execute, styled, plain_run, option):
+    inputs, arguments = OPTIONS[option](rig)
+    found = execute(styled, **inputs)["samples"]
+    assert torch.equal(found, rig.runs.sms(styled, picture(rig), **arguments))
+    assert (found - plain_run).abs().max() > 1e-3
+
+
+def test_what_other_nodes_left_on_the_model_goes_before_the_inputs(rig, execute, styled):
+    settings = rig.settings
+    held = settings.attach_once(styled, settings.SPECTRUM, settings.SpectrumHold(weight=3.0), "a node")
+    assert torch.equal(execute(held, spectrum=0.0)["samples"], execute(styled, spectrum=3.0)["samples"])
+    mask = torch.zeros(1, 96, 80)
+    mask[..., 40:] = 1.0
+    placed = settings.attach_once(styled, settings.REFINEMENT, settings.Refinement(0.0, mask=mask), "a node")
+    result = execute(placed, spectrum=0.0)["samples"]
+    assert torch.equal(result, execute(placed, spectrum=0.0, relevance="precomputed")["samples"])
+    assert (result[..., :5] - picture(rig)[..., :5]).abs().max() < 1e-4  # no gradient where the map is 0
+    assert (result[..., 5:] - picture(rig)[..., 5:]).abs().max() > 0.05
+
+
 def test_strength_zero_is_the_latent_itself(rig, execute, styled):
     latent = {"samples": picture(rig), "batch_index": [4, 7]}
     assert execute(styled, latent_image=latent, strength=0.0) is latent
@@ -90,7 +119,7 @@ def test_strength_zero_is_the_latent_itself(rig, execute, styled):
 
 def test_dial_zero_is_the_latent_itself(rig, execute, styled):
     latent = {"samples": picture(rig)}
-    styled.model_options["transformer_options"][rig.sms.DIAL] = 0
+    styled.model_options["transformer_options"][rig.dial.DIAL] = 0
     assert execute(styled, latent_image=latent) is latent
 
 
@@ -171,29 +200,29 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_names_node_input_finding_and_remedy(rig, execute, styled, case):
+def test_bad_input_names_node_input_finding_and_remedy(rig, refused, styled, case):
     given, expected = BAD_INPUT[case]
-    assert refusal(execute, styled, **given(rig)).startswith(f"Stylize SMS, {expected}")
+    assert refused(styled, **given(rig)).startswith(f"Stylize SMS, {expected}")
 
 
-def test_missing_style_and_equal_models_name_the_nodes_to_use(rig, execute, micro):
+def test_missing_style_and_equal_models_name_the_nodes_to_use(rig, refused, micro):
     for given in ({}, {"style_model": micro.clone()}, {"style_model": rig.micro.unet()}):
-        message = refusal(execute, micro, **given)
+        message = refused(micro, **given)
         assert "'Stylize Style LoRA'" in message and "'Load LoRA'" in message
 
 
-def test_refused_family_is_named(execute, wiring_model):
-    assert "the model family WAN21" in refusal(execute, wiring_model("wan"))
+def test_refused_family_is_named(refused, wiring_model):
+    assert "the model family WAN21" in refused(wiring_model("wan"))
 
 
-def test_latent_of_another_family_is_refused(rig, execute, styled):
-    message = refusal(execute, styled, latent_image={"samples": picture(rig, 1, 16, 8, 8)})
+def test_latent_of_another_family_is_refused(rig, refused, styled):
+    message = refused(styled, latent_image={"samples": picture(rig, 1, 16, 8, 8)})
     assert "latent_image: it has 16 channels" in message
 
 
-def test_bad_input_leaves_the_model_as_it_was(rig, execute, styled):
+def test_bad_input_leaves_the_model_as_it_was(rig, refused, styled):
     before = rig.leaks.state(styled)
-    refusal(execute, styled, **broken(rig))
+    refused(styled, **broken(rig))
     assert rig.leaks.state(styled) == before
 
 

@@ -15,7 +15,7 @@ from stylization.stylization_core.sms.optimize import (
     optimize,
     score_gradient,
 )
-from stylization.stylization_core.sms.schedule import flow_sigma, make_schedule
+from stylization.stylization_core.sms.schedule import flow_sigma, make_schedule, upper_timesteps
 
 SIZE = (1, 4, 64, 64)  # N = 16384, the one size at which the published eps and ours mean the same
 SMALL = (2, 4, 6, 5)
@@ -132,7 +132,7 @@ class InX0Space:
 @pytest.mark.parametrize("spectrum", [0.0, 1.0, 0.4])
 def test_run_equals_the_published_iteration(spectrum, relevant):
     steps = 15
-    schedule, source = make_schedule(steps, seed=2), drawn(*SIZE)
+    schedule, source = make_schedule(upper_timesteps(steps), seed=2), drawn(*SIZE)
     relevance = torch.rand(1, 1, *SIZE[2:], generator=torch.Generator().manual_seed(9)) if relevant else None
     published = Published(steps, PUBLISHED_LAMBDA * spectrum)
     ours = InX0Space(published, schedule)
@@ -146,7 +146,7 @@ def test_run_equals_the_published_iteration(spectrum, relevant):
 
 
 def test_relevance_of_zero_moves_nothing():
-    schedule, source = make_schedule(20, seed=2), drawn(*SMALL)
+    schedule, source = make_schedule(upper_timesteps(20), seed=2), drawn(*SMALL)
     recorder = Recorder(schedule)
     frozen = recorder.run(source, terms=Terms(relevance=torch.zeros(1, 1, *SMALL[2:]), spectrum=1.0))
     assert torch.equal(frozen, source)  # and without a move the spectrum term has nothing to hold
@@ -208,7 +208,7 @@ class Gaussians:
 
 @pytest.mark.parametrize("flow", [False, True])
 def test_500_steps_reach_the_fixed_point_of_an_exact_fake(flow):
-    schedule, source = make_schedule(500, seed=0), 0.2 * drawn(*SMALL)
+    schedule, source = make_schedule(upper_timesteps(500), seed=0), 0.2 * drawn(*SMALL)
     model = Gaussians(schedule, flow)
     found = optimize(source, schedule, model.predict, model.add_noise, 3, Terms(spectrum=0.0))
     assert found.mean().item() == pytest.approx(1.5, abs=0.05)
@@ -216,7 +216,7 @@ def test_500_steps_reach_the_fixed_point_of_an_exact_fake(flow):
 
 
 def test_flow_and_vp_runs_are_the_same_run():
-    schedule, source = make_schedule(500, seed=0), 0.2 * drawn(*SMALL)
+    schedule, source = make_schedule(upper_timesteps(500), seed=0), 0.2 * drawn(*SMALL)
     runs = [Gaussians(schedule, flow) for flow in (False, True)]
     vp, flow = (optimize(source, schedule, run.predict, run.add_noise, 3, Terms(spectrum=0.0)) for run in runs)
     assert (vp - flow).abs().max() < 4e-3
@@ -224,7 +224,7 @@ def test_flow_and_vp_runs_are_the_same_run():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_strength_zero_returns_the_source_bit_for_bit_and_asks_nothing(dtype):
-    source, recorder = drawn(*SMALL).to(dtype), Recorder(make_schedule(5, 0))
+    source, recorder = drawn(*SMALL).to(dtype), Recorder(make_schedule(upper_timesteps(5), 0))
     result = recorder.run(source, terms=Terms(strength=0.0))
     assert torch.equal(result.to(dtype), source)
     assert recorder.steps == []
@@ -236,7 +236,7 @@ def test_strength_zero_returns_the_source_bit_for_bit_and_asks_nothing(dtype):
     ids=["no spectrum", "relevance", "strength"],
 )
 def test_switching_a_term_leaves_the_noise_alone(terms):
-    schedule = make_schedule(8, 4)
+    schedule = make_schedule(upper_timesteps(8), 4)
     plain, switched = Recorder(schedule), Recorder(schedule)
     one, other = plain.run(drawn(*SMALL)), switched.run(drawn(*SMALL), terms=terms)
     assert all(torch.equal(plain.noises[step], switched.noises[step]) for step in range(8))
@@ -244,14 +244,14 @@ def test_switching_a_term_leaves_the_noise_alone(terms):
 
 
 def test_same_seed_same_result_and_another_seed_another():
-    schedule = make_schedule(8, 4)
+    schedule = make_schedule(upper_timesteps(8), 4)
     runs = [Recorder(schedule).run(drawn(*SMALL), seed=seed) for seed in (1, 1, 2)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
 
 
 def test_mask_zero_keeps_the_source_exactly_and_mask_one_changes_nothing():
-    schedule, source = make_schedule(10, 4), drawn(*SMALL)
+    schedule, source = make_schedule(upper_timesteps(10), 4), drawn(*SMALL)
     mask = torch.zeros(1, 1, 6, 5)
     mask[..., 2:] = 1.0
     terms = Terms(spectrum=0.0, mask=mask)
@@ -261,14 +261,14 @@ def test_mask_zero_keeps_the_source_exactly_and_mask_one_changes_nothing():
 
 
 def test_half_mask_holds_back():
-    schedule, source = make_schedule(10, 4), drawn(*SMALL)
+    schedule, source = make_schedule(upper_timesteps(10), 4), drawn(*SMALL)
     half = Recorder(schedule).run(source, terms=Terms(mask=torch.full((2, 1, 6, 5), 0.5)))
     free = Recorder(schedule).run(source)
     assert 0 < (half - source).abs().max() < (free - source).abs().max()
 
 
 def test_spectrum_holds_the_low_band():
-    schedule, source = make_schedule(60, 4), drawn(*SMALL)
+    schedule, source = make_schedule(upper_timesteps(60), 4), drawn(*SMALL)
     free, held = (Recorder(schedule).run(source, terms=Terms(spectrum=weight)) for weight in (0.0, 20.0))
 
     def layout_shift(x):
@@ -278,7 +278,7 @@ def test_spectrum_holds_the_low_band():
 
 
 def test_resuming_sees_the_same_noise_and_only_the_remaining_steps():
-    schedule, source = make_schedule(9, 4), drawn(*SMALL)
+    schedule, source = make_schedule(upper_timesteps(9), 4), drawn(*SMALL)
     whole, rest = Recorder(schedule), Recorder(schedule)
     reached = {}
     whole.run(source, on_step=lambda step, x: reached.update({step: x}))
@@ -289,14 +289,14 @@ def test_resuming_sees_the_same_noise_and_only_the_remaining_steps():
 
 
 def test_resuming_keeps_the_original_as_what_is_held():
-    schedule, source = make_schedule(9, 4), drawn(*SMALL)
+    schedule, source = make_schedule(upper_timesteps(9), 4), drawn(*SMALL)
     mask = torch.zeros(1, 1, 6, 5)
     found = Recorder(schedule).run(source, terms=Terms(mask=mask), start=5, reached=drawn(*SMALL, seed=8))
     assert torch.equal(found, source)
 
 
 def test_every_step_is_reported_with_the_latent_reached():
-    schedule, seen = make_schedule(4, 1), []
+    schedule, seen = make_schedule(upper_timesteps(4), 1), []
     result = Recorder(schedule).run(drawn(*SMALL), on_step=lambda step, x: seen.append((step, x)))
     assert [step for step, _ in seen] == [0, 1, 2, 3]
     assert seen[-1][1] is result
@@ -310,19 +310,19 @@ def test_broken_predictions_do_not_reach_the_latent():
 def test_source_is_not_written_to():
     source = drawn(*SMALL)
     kept = source.clone()
-    Recorder(make_schedule(5, 0)).run(source)
+    Recorder(make_schedule(upper_timesteps(5), 0)).run(source)
     assert torch.equal(source, kept)
 
 
 def test_runs_under_inference_mode_on_inference_tensors():
     with torch.inference_mode():
-        result = Recorder(make_schedule(5, 0)).run(drawn(*SMALL))
+        result = Recorder(make_schedule(upper_timesteps(5), 0)).run(drawn(*SMALL))
     assert torch.isfinite(result).all()
 
 
 def test_blended_fake_settles_where_the_frozen_one_keeps_pushing():
     """Two linear denoisers a constant apart: b (x - D_style) = (1 - b) (D_style - D_base) has one solution."""
-    schedule, blend, styled, plain = make_schedule(3000, 3, step_peak=0.02), 0.4, 1.0, 0.5
+    schedule, blend, styled, plain = make_schedule(upper_timesteps(3000), 3, step_peak=0.02), 0.4, 1.0, 0.5
     clean = {}
 
     def add_noise(x, noise, step):
@@ -341,7 +341,7 @@ def test_blended_fake_settles_where_the_frozen_one_keeps_pushing():
 
 
 def test_color_share_frees_the_mean_and_nothing_else():
-    recorder = Recorder(make_schedule(200, 2))
+    recorder = Recorder(make_schedule(upper_timesteps(200), 2))
     source = drawn(*SMALL)
 
     def drift(color):
@@ -371,7 +371,7 @@ def test_channel_spread_of_flat_and_tiny_latents_is_finite_and_limited():
 def test_spread_scales_each_channels_step():
     """Far above eps a first Adam step is its size; in units of the spread it is the size times the spread."""
     spread = torch.tensor([0.5, 1.0, 2.0, 1.0]).view(1, 4, 1, 1)
-    schedule = make_schedule(1, 5)
+    schedule = make_schedule(upper_timesteps(1), 5)
     source = torch.zeros(1, 4, 3, 3)
     moved = optimize(
         source,
@@ -383,3 +383,63 @@ def test_spread_scales_each_channels_step():
         spread=spread,
     )
     torch.testing.assert_close(moved, (schedule.step_sizes[0] * spread).expand_as(moved), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("proximal", [False, True])
+def test_both_forms_of_the_spectrum_term_hold_the_low_band(proximal):
+    """Score towards a constant offset plus fine noise; the hold keeps the offset, not the noise."""
+    source = 0.3 * drawn(*SMALL)
+    goal = source + 1.0
+    schedule = make_schedule(upper_timesteps(300), 2)
+
+    def predict(noised, step):
+        return goal, torch.zeros_like(goal)
+
+    def run(weight):
+        terms = Terms(spectrum=weight, proximal=proximal, blend=1.0)
+        return optimize(source, schedule, predict, lambda x, noise, step: x, 0, terms)
+
+    free, held = run(0.0), run(8.0)
+    assert (free - source).mean().abs() > 0.5
+    assert (held - source).mean().abs() < 0.5 * (free - source).mean().abs()
+
+
+def test_proximal_form_locks_where_the_gradient_form_chatters():
+    source = 0.3 * drawn(*SMALL)
+    schedule = make_schedule((499,) * 40, 2, drawn=False)
+    still = torch.zeros_like(source)
+
+    def run(proximal):
+        terms = Terms(spectrum=4.0, proximal=proximal)
+        return optimize(source, schedule, lambda x, step: (still, still), lambda x, noise, step: x, 0, terms)
+
+    assert torch.equal(run(True), source)
+
+
+def test_a_map_made_at_each_step_sees_its_noise():
+    source, seen = drawn(*SMALL), []
+    schedule = make_schedule(upper_timesteps(3), 1)
+
+    def relevance(noise, step):
+        seen.append((step, noise.clone()))
+        return torch.zeros_like(noise[:, :1])
+
+    one = torch.ones_like(source)
+    result = optimize(
+        source, schedule, lambda x, step: (one, -one), lambda x, noise, step: x + noise, 5, Terms(relevance=relevance)
+    )
+    assert [step for step, _ in seen] == [0, 1, 2]
+    assert torch.allclose(result, source, atol=1e-3)
+    assert not torch.equal(seen[0][1], seen[1][1])
+
+
+def test_pull_draws_towards_the_source():
+    source = drawn(*SMALL)
+    schedule, one = make_schedule(upper_timesteps(60), 4), torch.ones(SMALL)
+    free, pulled = (
+        optimize(
+            source, schedule, lambda x, s: (one, -one), lambda x, n, s: x, 0, Terms(spectrum=0.0, pull=pull)
+        )
+        for pull in (0.0, 1.0)
+    )
+    assert (pulled - source).abs().mean() < 0.8 * (free - source).abs().mean()

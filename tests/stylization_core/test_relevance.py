@@ -9,7 +9,9 @@ from stylization.stylization_core.relevance import (
     MEAN_RELEVANCE,
     discrepancy,
     gaussian_blur,
+    live_relevance,
     minmax,
+    placed,
     robust_relevance,
 )
 
@@ -119,3 +121,22 @@ def test_relevance_finds_where_the_predictions_differ():
 def test_maps_of_another_shape_are_refused_with_what_was_found(shape):
     with pytest.raises(ValueError, match="K, B, 1, H, W"):
         robust_relevance(torch.zeros(shape))
+
+
+def test_live_map_is_the_published_one_lifted_to_the_floor():
+    edited, empty = drawn(2, 4, 5, 6), drawn(2, 4, 5, 6, seed=1)
+    field = (edited - empty).mean(1, keepdim=True).abs()
+    low, high = field.amin((1, 2, 3), keepdim=True), field.amax((1, 2, 3), keepdim=True)
+    published = (field - low) / (high - low)
+    assert torch.allclose(live_relevance(edited, empty), published)
+    assert torch.allclose(live_relevance(edited, empty, floor=0.25), 0.25 + 0.75 * published)
+    assert torch.equal(live_relevance(edited, edited), torch.ones(2, 1, 5, 6))
+
+
+def test_placed_leaves_the_content_where_the_map_is_dark():
+    denoised, content = drawn(2, 4, 3, 3), drawn(1, 4, 3, 3, seed=1)
+    dark, bright = torch.zeros(1, 1, 3, 3), torch.ones(1, 1, 3, 3)
+    assert torch.equal(placed(denoised, content, dark), content.expand_as(denoised))
+    assert torch.equal(placed(denoised, content, bright), denoised)
+    assert placed(denoised, content, dark, share=0.0) is denoised
+    assert torch.allclose(placed(denoised, content, dark, share=0.5), (denoised + content) / 2)

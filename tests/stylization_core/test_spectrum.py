@@ -8,10 +8,12 @@ import torch
 from stylization.stylization_core.spectrum import (
     dct2,
     dct_matrix,
+    hold_band,
     idct2,
     low_band,
     spectrum_gradient,
     spectrum_loss,
+    spectrum_prox,
 )
 
 SIZES = [(64, 64), (13, 9), (9, 13), (64, 96), (1, 7), (7, 1), (1, 1), (2, 3)]
@@ -128,3 +130,62 @@ def test_rate_outside_its_range_is_refused(rate):
 def test_matrix_of_no_cells_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         dct_matrix(0)
+
+
+# proximal form and hold
+
+
+def scipy_dct(x: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(scipy.fft.dctn(x.numpy(), axes=(-2, -1), norm="ortho"))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_proximal_step_minimises_its_own_objective(rate):
+    """argmin_z 1/2 |z - x|^2 + threshold |M DCT(z - reference)|_1: no nearby point is better."""
+    x, reference, threshold = drawn(2, 3, 6, 9), drawn(2, 3, 6, 9, seed=1), 0.4
+    band = low_band(6, 9, rate)
+
+    def objective(z):
+        return 0.5 * (z - x).square().sum() + threshold * (scipy_dct(z - reference).abs() * band).sum()
+
+    found = spectrum_prox(x, reference, rate, threshold)
+    best = objective(found)
+    for seed in range(20):
+        step = drawn(2, 3, 6, 9, seed=10 + seed)
+        assert all(objective(found + size * step) > best for size in (1e-1, 1e-2, 1e-3))
+
+
+def test_infinite_threshold_locks_the_band_and_leaves_the_rest():
+    x, reference = drawn(1, 2, 8, 5), drawn(1, 2, 8, 5, seed=1)
+    found = scipy_dct(spectrum_prox(x, reference, 0.5, float("inf")) - reference)
+    band = low_band(8, 5, 0.5)
+    assert found[..., band].abs().max() < 1e-12
+    assert torch.allclose(found[..., ~band], scipy_dct(x - reference)[..., ~band])
+
+
+def test_color_weight_of_the_proximal_step_is_on_dc_alone():
+    x, reference = drawn(1, 2, 4, 4), drawn(1, 2, 4, 4, seed=1)
+    free = scipy_dct(spectrum_prox(x, reference, 1.0, float("inf"), color_weight=0.0) - reference)
+    assert torch.allclose(free[..., 0, 0], scipy_dct(x - reference)[..., 0, 0])
+    free[..., 0, 0] = 0
+    assert free.abs().max() < 1e-12
+
+
+def test_hold_takes_back_a_share_of_the_band():
+    x, reference = drawn(1, 2, 8, 6), drawn(1, 2, 8, 6, seed=1)
+    band, before = low_band(8, 6, 0.4), scipy_dct(x - reference)
+    after = scipy_dct(hold_band(x, reference, 0.4, 0.25, color_weight=0.0) - reference)
+    expected = torch.where(band, 0.75 * before, before)
+    expected[..., 0, 0] = before[..., 0, 0]
+    assert torch.allclose(after, expected)
+    assert hold_band(x, reference, 0.4, 0.0) is x
+
+
+def test_proximal_hold_takes_small_differences_first():
+    reference = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    spectrum = reference.clone()
+    spectrum[..., 0, 1], spectrum[..., 1, 0] = 10.0, 0.1
+    after = scipy_dct(hold_band(idct2(spectrum), reference, 1.0, 1.0, proximal=True))
+    mean = (10.0 + 0.1) / 16
+    assert after[0, 0, 0, 1] == pytest.approx(10.0 - mean)
+    assert abs(after[0, 0, 1, 0]) < 1e-12

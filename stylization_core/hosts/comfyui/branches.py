@@ -75,6 +75,7 @@ def predict(
     sigma: Tensor,
     model_options: dict,
     apply_model: Callable | None = None,
+    calculate: Callable | None = None,
 ) -> list[Tensor]:
     """Denoised predictions for several branches at one noise level.
 
@@ -84,6 +85,9 @@ def predict(
         x: (B, C, H, W), noised, in model scale.
         sigma: (B,).
         apply_model: wrapper ``(executor, x, t, *args, **kwargs)`` around each model call, see :func:`options_of`.
+
+        calculate: what to call instead of ``comfy.samplers.calc_cond_batch``; a CALC_COND_BATCH wrapper passes its
+            executor, so that other wrappers of that kind run once.
 
     Returns:
         One (B, C, H, W) denoised tensor per request, in order.
@@ -101,7 +105,8 @@ def predict(
     wrappers[WrappersMP.APPLY_MODEL] = {BRANCHES: [show_polarities], **wrappers.get(WrappersMP.APPLY_MODEL, {})}
     if "model_function_wrapper" in options:
         options["model_function_wrapper"] = _polarities_for(options["model_function_wrapper"])
-    return comfy.samplers.calc_cond_batch(inner_model, [cond for _, cond in requests], x, sigma, options)
+    calculate = calculate or comfy.samplers.calc_cond_batch
+    return calculate(inner_model, [cond for _, cond in requests], x, sigma, options)
 
 
 def _polarities_for(function_wrapper: Callable) -> Callable:

@@ -6,13 +6,19 @@ import comfy.model_management as model_management
 from comfy.patcher_extension import WrappersMP
 from stylization.stylization_core.hosts.comfyui import (
     branches,
+    dial,
     families,
+    levels,
     lora_files,
     percent,
     reached,
+    relevance_map,
     row_gate,
+    sampling,
+    settings,
     sms,
     style_branch,
+    style_guider,
     style_source,
 )
 
@@ -21,17 +27,23 @@ from . import leaks, loras, micro, runs
 __all__ = [
     "WrappersMP",
     "branches",
+    "dial",
     "families",
     "leaks",
+    "levels",
     "lora_files",
     "loras",
     "micro",
     "model_management",
     "percent",
     "reached",
+    "relevance_map",
     "row_gate",
     "runs",
+    "sampling",
+    "settings",
     "sms",
     "style_branch",
+    "style_guider",
     "style_source",
 ]

@@ -8,8 +8,11 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 from stylization.stylization_core.hosts.comfyui.branches import CHUNKS, Branch, predict
+from stylization.stylization_core.hosts.comfyui.levels import Levels
 from stylization.stylization_core.hosts.comfyui.row_gate import RowGate
-from stylization.stylization_core.hosts.comfyui.sms import StyleMatchingGuider, StyleMatchingSampler, progress_sigmas
+from stylization.stylization_core.hosts.comfyui.settings import Refinement, SpectrumHold
+from stylization.stylization_core.hosts.comfyui.sms import StyleMatchingSampler
+from stylization.stylization_core.hosts.comfyui.style_guider import FakeScore, StyleMatchingGuider
 from stylization.stylization_core.hosts.comfyui.style_source import find_style
 
 SIGMA = 0.7
@@ -19,7 +22,6 @@ BASE = Branch("base", 0)
 BASE_NEGATIVE = Branch("base", 1)
 FOUR = ((STYLE, "positive"), (STYLE_NEGATIVE, "negative"), (BASE, "positive"), (BASE_NEGATIVE, "negative"))
 """What one SMS step asks: (branch, key of the conditioning)."""
-
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -111,11 +113,19 @@ def recording(patcher) -> tuple:
     return clone, calls
 
 
-def guider(model, style_model=None, conditionings: dict | None = None, cfg: float = 4.5) -> StyleMatchingGuider:
-    made = StyleMatchingGuider(model, find_style(model, style_model))
+def guider(
+    model, style_model=None, conditionings: dict | None = None, cfg: float = 4.5, **fake
+) -> StyleMatchingGuider:
+    made = StyleMatchingGuider(model, find_style(model, style_model), FakeScore(**fake))
     made.inner_set_conds(pair() if conditionings is None else conditionings)
     made.set_cfg(cfg)
     return made
+
+
+def bounds(model, steps: int, latent: torch.Tensor | None = None, narrowing: bool = True) -> torch.Tensor:
+    """SIGMAS over the published range of levels."""
+    cells = None if latent is None else latent.shape[-1] * latent.shape[-2]
+    return Levels(model.get_model_object("model_sampling")).bounds(steps, 0.02, 0.5, narrowing, cells)
 
 
 def sms(
@@ -129,12 +139,22 @@ def sms(
     seed: int = 3,
     mask: torch.Tensor | None = None,
     callback: Callable | None = None,
+    sigmas: torch.Tensor | None = None,
+    spectrum: float = 1.0,
+    proximal: bool = False,
+    color: float = 1.0,
+    relevance_floor: float | None = None,
+    live: bool = False,
+    blend: float = 0.0,
+    trained: bool = False,
     **settings,
 ) -> torch.Tensor:
     """A whole SMS run; ``settings`` are those of the sampler."""
-    made = guider(model, style_model, conditionings, cfg)
-    sampler = StyleMatchingSampler(**settings)
-    sigmas = progress_sigmas(steps, sampler.t_max, sampler.t_min, seed)
+    made = guider(model, style_model, conditionings, cfg, blend=blend, trained=trained)
+    hold = SpectrumHold(weight=spectrum, proximal=proximal, color=color)
+    refinement = None if relevance_floor is None else Refinement(relevance_floor, live=live)
+    sampler = StyleMatchingSampler(spectrum=hold, refinement=refinement, **settings)
+    sigmas = bounds(model, steps, latent) if sigmas is None else sigmas
     with torch.inference_mode():
         return made.sample(
             torch.zeros_like(latent), latent, sampler, sigmas, denoise_mask=mask, callback=callback, seed=seed

@@ -59,7 +59,7 @@ def test_stock_lora_loader_graph_equals_the_style_lora_graph(rig, micro, styled,
 @pytest.mark.parametrize("cfg", [1.0, 4.5])
 def test_scores_are_comfyuis_own_guided_predictions(rig, micro, styled, path, monkeypatch, cfg):
     """Style from the weight-patched, base from the plain model, each with ordinary guidance at the level drawn."""
-    kind, seen = rig.sms.StyleMatchingGuider, []
+    kind, seen = rig.style_guider.StyleMatchingGuider, []
     original = kind.score_pair
 
     def recorded(guider, x, sigma, *others):
@@ -170,13 +170,13 @@ def test_strength_zero_and_dial_zero_return_the_latent_itself(rig, styled):
     source = latent(rig)
     assert rig.runs.sms(styled, source, strength=0.0) is source
     off = styled.clone()
-    off.model_options["transformer_options"][rig.sms.DIAL] = 0.0
+    off.model_options["transformer_options"][rig.dial.DIAL] = 0.0
     assert rig.runs.sms(off, source) is source
 
 
 def test_dial_multiplies_the_strength(rig, styled):
     source, half = latent(rig), styled.clone()
-    half.model_options["transformer_options"][rig.sms.DIAL] = 0.5
+    half.model_options["transformer_options"][rig.dial.DIAL] = 0.5
     assert torch.equal(rig.runs.sms(half, source), rig.runs.sms(styled, source, strength=0.5))
 
 
@@ -275,9 +275,9 @@ def test_progress_of_a_long_run_is_thinned_out(rig, styled):
     assert len(steps) == 51 and steps[-1] == 99
 
 
-def test_sigmas_have_a_level_per_step_and_end_at_zero(rig):
-    sigmas = rig.sms.progress_sigmas(9, 0.5, 0.02, 0)
-    assert len(sigmas) == 10 and sigmas[-1] == 0
+def test_sigmas_have_a_level_per_step_and_end_at_the_lowest(rig, micro):
+    sigmas = rig.runs.bounds(micro, 9)
+    assert len(sigmas) == 10 and sigmas[-1] == pytest.approx(0.1415, abs=1e-4)
     assert sigmas.tolist() == sorted(sigmas.tolist(), reverse=True)
 
 
@@ -426,7 +426,7 @@ def test_row_gate_of_a_run_is_freed_with_it(rig, styled):
     guider = rig.runs.guider(styled)
     source = latent(rig)
     with torch.inference_mode():
-        guider.sample(source, source, rig.sms.StyleMatchingSampler(), rig.sms.progress_sigmas(2, 0.5, 0.02, 0), seed=0)
+        guider.sample(source, source, rig.sms.StyleMatchingSampler(), torch.tensor([1.6, 0.8, 0.1]), seed=0)
     assert guider._gate is None and guider.windows is None and guider._second is None
 
 
