@@ -13,6 +13,7 @@ from .inputs import check_channels, latent_samples
 
 DISPLAY_NAME = "Stylize Relevance Map"
 
+
 class StylizeRelevanceMap(io.ComfyNode):
     """MODEL + LATENT + two prompts -> MASK."""
 

@@ -8,7 +8,7 @@ from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.dial import dial
 from ..stylization_core.hosts.comfyui.levels import Levels
 from ..stylization_core.hosts.comfyui.settings import Refinement, SpectrumHold
-from ..stylization_core.hosts.comfyui.sms import StyleMatchingSampler, log_plan
+from ..stylization_core.hosts.comfyui.sms import StyleMatchingSampler
 from ..stylization_core.hosts.comfyui.style_guider import FakeScore, StyleMatchingGuider
 from ..stylization_core.hosts.comfyui.style_source import find_style
 from ..stylization_core.masks import latent_mask
@@ -102,7 +102,6 @@ class StylizeSMS(io.ComfyNode):
             given = {"positive": positive, "negative": negative, "edit": edit, "source": source}
             guider.inner_set_conds({key: value for key, value in given.items() if value is not None})
             guider.set_cfg(cfg)
-            log_plan(guider, steps, samples.shape[0])
             levels = Levels(model.get_model_object("model_sampling"))
             result = guider.sample(
                 torch.zeros_like(samples),

@@ -6,7 +6,7 @@ from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.families import detect
 from ..stylization_core.hosts.comfyui.levels import Levels
 from ..stylization_core.hosts.comfyui.sms import StyleMatchingSampler
-from ..stylization_core.hosts.comfyui.style_guider import FakeScore, StyleMatchingGuider
+from ..stylization_core.hosts.comfyui.style_guider import FakeScore, ScoreSampler, StyleMatchingGuider
 from ..stylization_core.hosts.comfyui.style_source import find_style
 from .inputs import check_channels, latent_samples
 from .sms_inputs import (
@@ -25,6 +25,28 @@ from .sms_inputs import (
 
 CATEGORY = "stylization/sms"
 GUIDER, SIGMAS, SAMPLER = "Stylize SMS Guider", "Stylize SMS Sigmas", "Stylize SMS Sampler"
+
+
+class _Guider(StyleMatchingGuider):
+    """Checks what only the run gets to see, and says which of our nodes an error comes from."""
+
+    def sample(self, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        if not isinstance(sampler, ScoreSampler):
+            return super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        with naming(SAMPLER):
+            check_channels(self.model_patcher, latent_samples({"samples": latent_image}))
+            if len(sigmas) < 2:  # ComfyUI would return the input for an empty list
+                raise StylizationError("sigmas", "they hold no step", "Connect 'Stylize SMS Sigmas'")
+        with naming(GUIDER):
+            return super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
+class _Sampler(StyleMatchingSampler):
+    """Says which of our nodes an error of the run comes from."""
+
+    def sample(self, *args, **kwargs):
+        with naming(SAMPLER):
+            return super().sample(*args, **kwargs)
 
 
 class StylizeSMSGuider(io.ComfyNode):
@@ -59,7 +81,7 @@ class StylizeSMSGuider(io.ComfyNode):
     ) -> io.NodeOutput:
         with naming(GUIDER):
             fake = FakeScore(trained=fake_score == "trained", blend=fake_blend)
-            guider = StyleMatchingGuider(model, find_style(model, style_model), fake)
+            guider = _Guider(model, find_style(model, style_model), fake)
         conditionings = {"positive": positive, "negative": negative}
         if source is not None:
             conditionings["source"] = source
@@ -169,7 +191,7 @@ class StylizeSMSSampler(io.ComfyNode):
         with naming(SAMPLER):
             reached = resumed(resume_latent, resume_step)
         return io.NodeOutput(
-            StyleMatchingSampler(
+            _Sampler(
                 strength=strength,
                 step_size=step_size,
                 pull=content_pull,

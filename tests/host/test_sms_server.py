@@ -1,4 +1,7 @@
-"""Stylize SMS through a real server: on the SD1.5 wiring model and on the pocket model with its own text encoder."""
+"""Stylize SMS, its parts and its relatives in ordinary sampling, through a real server.
+
+On the SD1.5 wiring model, and what concerns the whole node on the pocket model with its own text encoder too.
+"""
 
 from __future__ import annotations
 
@@ -179,6 +182,105 @@ def test_controlnet_reaches_all_rows_and_its_window_follows_the_run(
     assert not torch.equal(saved_tensors("plain")["latent"], saved_tensors("held")["latent"])
 
 
+# -- the parts, and ordinary samplers -------------------------------------------------------------------------------
+
+WINDOW = {"start_percent": 0.0, "end_percent": 1.0}
+HOLD = {"weight": 1.0, "hold": 0.5, "band": 1.0, "form": "gradient", "color_hold": 1.0, **WINDOW}
+PLACE = {"floor": 0.1, "map": "precomputed", **WINDOW}
+GUIDANCE = {"strength": 1.0, "mode": "edit", **WINDOW}
+SIGMAS = {"steps": 3, "t_max": 0.5, "t_min": 0.02, "narrowing": "linear"}
+SAMPLER = {"strength": 1.0, "step_size": 0.1, "levels": "drawn"}
+
+
+def prompts() -> graphs.Graph:
+    """Conditionings for a map: ``edit``, and ``negative`` as the empty prompt."""
+    return {"edit": graphs.conditioning("sd15", seed=9)}
+
+
+def by_parts(*, save: str = "parts", guider=None, sigmas=None, sampler=None) -> graphs.Graph:
+    """SamplerCustomAdvanced with our guider, levels and sampler on ``held``, the MODEL with a hold and a map."""
+    graph = {**stylizing(), **prompts()}
+    del graph["sms"], graph["source"]
+    conditionings = {"positive": ["positive", 0], "negative": ["negative", 0]}
+    links = {"noise": "noise", "guider": "guider", "sampler": "sampler", "sigmas": "sigmas", "latent_image": "latent"}
+    return {
+        **graph,
+        "hold": node("StylizeSpectrumRegularizer", model=["style", 0], **HOLD),
+        "held": node("StylizeSemanticRefiner", model=["hold", 0], edit=["edit", 0], empty=["negative", 0], **PLACE),
+        "guider": node("StylizeSMSGuider", model=["held", 0], **conditionings, **{"cfg": 4.5, **(guider or {})}),
+        "sigmas": node("StylizeSMSSigmas", model=["held", 0], **{**SIGMAS, **(sigmas or {})}),
+        "sampler": node("StylizeSMSSampler", **{**SAMPLER, **(sampler or {})}),
+        "noise": node("RandomNoise", noise_seed=5),
+        "run": node("SamplerCustomAdvanced", **{key: [name, 0] for key, name in links.items()}),
+        "save": node("ProbeSaveTensor", name=save, samples=["run", 0]),
+    }
+
+
+def sampling(save: str = "sampled", *put: tuple[str, dict], steps: int = 3, **settings) -> graphs.Graph:
+    """KSampler from a latent at half its noise, on the MODEL with a style and the nodes of ``put`` behind it."""
+    graph = {**graphs.sampling("sd15", steps=steps, denoise=0.5, save=save, **settings), **prompts()}
+    lora = {"lora_name": LORA["wiring"], "strength": 0.8, "clip_strength": 0.0}
+    graph = graphs.through(graph, "style", "StylizeStyleLoRA", **lora)
+    for kind, inputs in put:
+        graph = graphs.through(graph, kind, kind, **inputs)
+    return graph
+
+
+def test_the_parts_under_the_stock_sampler_are_the_node(client, saved_tensors):
+    graph = stylizing(save="one", spectrum=1.0, relevance="precomputed", edit=["edit", 0])
+    client.run({**graph, **prompts()}).expect_success()
+    result = client.run(by_parts()).expect_success()
+    assert torch.equal(saved_tensors("parts")["latent"], saved_tensors("one")["latent"])
+    assert not torch.equal(saved_tensors("parts")["latent"], saved_tensors("one_source")["latent"])
+    assert [value for name, value, _ in result.progress if name == "run"][-1] == 3
+
+
+def test_a_trained_fake_score_runs_on_the_servers_weights(client, saved_tensors):
+    """A loader node has made them in inference mode, which autograd refuses."""
+    client.run(stylizing(save="frozen")).expect_success()
+    client.run(stylizing(save="trained", fake_score="trained")).expect_success()
+    frozen, trained = (saved_tensors(name)["latent"] for name in ("frozen", "trained"))
+    assert torch.isfinite(trained).all()
+    assert (trained - frozen).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("edit", 2), ("add", 3)])
+def test_the_relatives_act_in_ksampler_and_leave_the_model_as_it_was(mode, rows, client, server, saved_tensors):
+    client.run(sampling(f"{mode}_before")).expect_success()
+    refined = {**PLACE, "edit": ["edit", 0], "empty": ["negative", 0]}
+    graph = sampling(
+        f"{mode}_all",
+        ("StylizeSMSGuidance", {**GUIDANCE, "mode": mode}),
+        ("StylizeSpectrumRegularizer", HOLD),
+        ("StylizeSemanticRefiner", refined),
+        ("ProbeRecordCalls", {"name": mode}),
+    )
+    client.run(graph).expect_success()
+    # the map is made before the first step
+    assert [call["rows"] for call in calls(server, mode)] == [2] * 4 + [rows] * 3
+    assert {polarity for call in calls(server, mode) for polarity in call["cond_or_uncond"]} <= {0, 1}
+    client.run(sampling(f"{mode}_after")).expect_success()
+    before, found, after = (saved_tensors(f"{mode}_{name}")["latent"] for name in ("before", "all", "after"))
+    assert torch.isfinite(found).all() and (found - before).abs().max() > 1e-2
+    assert torch.equal(before, after)
+
+
+def test_a_relevance_map_places_what_ksampler_does(client, saved_tensors):
+    graph = sampling("placed", ("StylizeSemanticRefiner", {**PLACE, "floor": 0.0, "mask": ["map", 0]}))
+    settings = {"seed": 1, "noises": 1, "floor": 0.0, "clip": 2.0, "blur": 0.7}
+    links = {"model": ["style", 0], "latent_image": ["latent", 0], "edit": ["edit", 0], "empty": ["negative", 0]}
+    graph["map"] = node("StylizeRelevanceMap", **links, **settings)
+    graph["seen"] = node("ProbeSaveTensor", name="map", mask=["map", 0])
+    graph["source"] = node("ProbeSaveTensor", name="placed_source", samples=["latent", 0])
+    result = client.run(graph).expect_success()
+    assert [one["type"] for one in result.outputs["map"]["images"]] == ["temp"]
+    mask, found = saved_tensors("map")["mask"], saved_tensors("placed")["latent"]
+    assert mask.shape == (1, 8 * found.shape[2], 8 * found.shape[3])
+    change = (found - saved_tensors("placed_source")["latent"]).abs().mean((0, 1))
+    cells = torch.nn.functional.adaptive_avg_pool2d(mask, found.shape[2:])[0]
+    assert change[cells < 0.1].mean() < 0.3 * change[cells > 0.5].mean()
+
+
 # -- the end of a run -----------------------------------------------------------------------------------------------
 
 
@@ -314,6 +416,56 @@ def test_bad_input_is_one_clear_error(change, place, subject, found, remedy, cli
     assert message.startswith(f"{place[1]}, ") and subject in message.split(":")[0]
     assert found in message and remedy in message
     assert len(message) < 400 and "\n" not in message
+
+
+def with_other_guider(graph):
+    graph["guider"] = node("BasicGuider", model=["held", 0], conditioning=["positive", 0])
+
+
+def without_steps(graph):
+    graph["none"] = node("SplitSigmas", sigmas=["sigmas", 0], step=3)
+    graph["run"]["inputs"]["sigmas"] = ["none", 1]
+
+
+def with_turned_range(graph):
+    graph["sigmas"]["inputs"].update(t_max=0.1, t_min=0.4)
+
+
+def with_second_hold(graph):
+    graph["held"] = node("StylizeSpectrumRegularizer", model=["hold", 0], **HOLD)
+
+
+def without_map(graph):
+    del graph["held"]["inputs"]["edit"]
+
+
+PARTS = [
+    (with_other_guider, "run", "Stylize SMS Sampler, guider", "not a Guider_Basic", "Stylize SMS Guider"),
+    (without_steps, "run", "Stylize SMS Sampler, sigmas", "no step", "Stylize SMS Sigmas"),
+    (with_turned_range, "sigmas", "Stylize SMS Sigmas, t_max", "0.1 with t_min 0.4", "above t_min"),
+    (with_second_hold, "held", "Stylize Spectrum Regularizer, model", "already", "Keep one"),
+    (without_map, "held", "Stylize Semantic Refiner, mask", "not connected", "Connect a mask"),
+]
+
+
+@pytest.mark.parametrize(("change", "place", "start", "found", "remedy"), PARTS, ids=[case[2] for case in PARTS])
+def test_bad_input_of_the_parts_is_one_clear_error(change, place, start, found, remedy, client):
+    graph = by_parts()
+    change(graph)
+    result = client.run(graph)
+    assert result.status == "error"
+    assert result.error.node_id == place
+    assert result.error.exception_type.endswith("StylizationError")
+    message = result.error.message
+    assert message.startswith(f"{start}: ") and found in message and remedy in message
+    assert len(message) < 400 and "\n" not in message
+
+
+def test_guidance_of_an_empty_latent_is_one_clear_error(client):
+    graph = sampling("nothing", ("StylizeSMSGuidance", GUIDANCE))
+    graph["latent"]["inputs"]["scale"] = 0.0
+    message = client.run(graph).error.message
+    assert message.startswith("Stylize SMS Guidance, ") and "empty latent" in message and "VAE Encode" in message
 
 
 def test_a_lora_that_is_not_there_is_refused_by_its_name(client):

@@ -124,7 +124,7 @@ def test_equal_prompts_give_a_white_mask(rig, mapped, micro):
 def test_preview_is_the_mask(execute, micro, temp):
     output = execute(micro)
     (shown,) = output.ui.as_dict()["images"]
-    assert shown["type"].value == "temp"
+    assert shown["type"] == "temp"
     with Image.open(Path(temp) / shown["subfolder"] / shown["filename"]) as image:
         assert image.size == (80, 96)
         grey = torch.tensor(list(image.convert("L").getdata())).reshape(96, 80) / 255

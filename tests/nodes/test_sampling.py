@@ -122,14 +122,15 @@ def test_the_connected_model_stays_as_it_is(rig, put, ksampler, styled, name):
 # in the steps of KSampler
 
 
-@pytest.mark.parametrize("off", ["strength", "hold", "floor", "window", "dial"])
+@pytest.mark.parametrize("off", ["strength", "hold", "floor", "windows", "window of edit", "dial"])
 def test_off_is_the_plain_run_bit_for_bit(rig, guided, held, placed, ksampler, styled, off):
     samples = picture(rig)
     model = {
         "strength": lambda: guided(styled, strength=0.0),
         "hold": lambda: held(styled, hold=0.0),
         "floor": lambda: placed(styled, floor=1.0, mask=right()),
-        "window": lambda: held(placed(guided(styled, mode="add", **NEVER), mask=right(), **NEVER), **NEVER),
+        "windows": lambda: held(placed(guided(styled, mode="add", **NEVER), mask=right(), **NEVER), **NEVER),
+        "window of edit": lambda: guided(styled, **NEVER),
         "dial": lambda: held(placed(guided(styled), mask=right())),
     }[off]()
     if off == "dial":
@@ -141,10 +142,10 @@ def test_strength_zero_is_the_model_itself(guided, styled):
     assert guided(styled, strength=0.0) is styled
 
 
-def test_edit_without_a_score_is_the_picture(rig, guided, ksampler, styled):
-    """A window that is never entered leaves the path where it starts, whatever the CFG."""
+def test_edit_starts_at_the_picture(rig, guided, ksampler, styled):
+    """Next to no score leaves the path where it starts, whatever the CFG."""
     samples = picture(rig)
-    assert moved(ksampler(guided(styled, **NEVER), samples), samples) < 1e-5
+    assert moved(ksampler(guided(styled, strength=1e-6), samples), samples) < 1e-4
     assert moved(ksampler(guided(styled), samples), samples) > 0.01
 
 
@@ -171,6 +172,15 @@ def test_rows_of_each_step(rig, guided, ksampler, styled, mode, cfg, rows):
     recorded, calls = rig.runs.recording(guided(styled, mode=mode))
     ksampler(recorded, picture(rig), cfg=cfg, steps=3)
     assert [found for _, _, found in calls] == [2 * rows] * 3
+
+
+@pytest.mark.parametrize(("mode", "cfg", "rows"), [("edit", 4.0, 1), ("add", 4.0, 2), ("add", 1.0, 1)])
+def test_rows_of_the_base_beside_a_second_checkpoint(rig, guided, ksampler, micro, path, mode, cfg, rows):
+    base, calls = rig.runs.recording(micro)
+    second, others = rig.runs.recording(rig.loras.weight_patched(rig.micro.unet(), path, 0.8))
+    ksampler(guided(base, mode=mode, style_model=second), picture(rig), cfg=cfg, steps=3)
+    assert [found for _, _, found in calls] == [2 * rows] * 3
+    assert [found for _, _, found in others] == [2] * 3
 
 
 @pytest.mark.parametrize("mode", ["edit", "add"])

@@ -330,7 +330,7 @@ BAD_RUN = {
     # what the sampler or the run is given, what the error must say
     "resume latent of another shape": (
         lambda rig: {"resume_latent": {"samples": picture(rig, 2, 4, 8, 8)}, "resume_step": 1},
-        "resume_latent: it is (2, 4, 8, 8), latent_image is (2, 4, 12, 10)",
+        "resume_latent: it is (2, 4, 8, 8), the run's latent is (2, 4, 12, 10)",
     ),
     "nothing left to resume": (
         lambda rig: {"resume_latent": {"samples": picture(rig)}, "resume_step": 4},
@@ -349,6 +349,17 @@ def test_bad_input_that_only_the_run_can_see(rig, refusal, by_parts, styled, cas
     message = refusal("Stylize SMS Sampler", lambda: by_parts(styled, **given(rig)))
     assert message.startswith(f"Stylize SMS Sampler, {expected}")
     assert rig.leaks.state(styled) == before
+
+
+def test_cost_is_said_beforehand(by_parts, styled, caplog):
+    with caplog.at_level("INFO"):
+        by_parts(styled, fake_score="trained", steps=2)
+        by_parts(styled, cfg=1.0)
+        by_parts(styled, strength=0.0)
+    said = [record.getMessage() for record in caplog.records if "[Stylization]" in record.getMessage()]
+    assert len(said) == 3
+    assert "SMS: 2 iterations of 8 model rows" in said[0] and "MiB for a private copy of the model" in said[1]
+    assert "SMS: 4 iterations of 4 model rows" in said[2]
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -24,7 +24,7 @@ from ...spectrum import hold_band
 from .branches import BRANCHES, Branch, predict
 from .dial import dial
 from .levels import Levels
-from .relevance_map import BASE, ask_pair, precomputed, process
+from .relevance_map import BASE, RelevanceSampler, ask_pair, precomputed, process
 from .row_gate import RowGate
 from .settings import (
     GUIDANCE,
@@ -43,6 +43,8 @@ KEY = "stylization.sampling"
 HIGHEST = 1e4
 """Stands for the infinite noise-to-signal ratio of a flow's first level."""
 
+CFG_FUNCTIONS = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
+
 EMPTY = "the run starts from an empty latent, so there is no content to keep"
 
 
@@ -53,15 +55,21 @@ def acting(patcher):
     return patcher
 
 
-def _around_sampler(executor, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *others, **named):
+def _around_sampler(
+    executor, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *others, **named
+):
     """SAMPLER_SAMPLE wrapper."""
     strength = dial(extra_args["model_options"])
-    if isinstance(executor.class_obj, ScoreSampler) or strength == 0:
-        return executor(model_wrap, sigmas, extra_args, callback, noise, latent_image, *others, **named)
+    rest = (callback, noise, latent_image, denoise_mask, *others)
+    # these ask for predictions and take no steps
+    if isinstance(executor.class_obj, (ScoreSampler, RelevanceSampler)) or strength == 0:
+        return executor(model_wrap, sigmas, extra_args, *rest, **named)
     run = _Run(model_wrap, sigmas, extra_args, noise, latent_image, strength)
     try:
-        extra_args = {**extra_args, "model_options": run.options()}
-        return executor(model_wrap, sigmas, extra_args, callback, noise, latent_image, *others, **named)
+        run.open(denoise_mask)
+        if run.parts:
+            extra_args = {**extra_args, "model_options": run.options()}
+        return executor(model_wrap, sigmas, extra_args, *rest, **named)
     finally:
         run.close()
 
@@ -72,26 +80,40 @@ class _Run:
     def __init__(self, guider, sigmas, extra_args: dict, noise: Tensor, latent_image: Tensor | None, strength: float):
         self.guider, self.given = guider, extra_args["model_options"]
         self.seed, self.strength, self.noise = extra_args.get("seed") or 0, strength, noise
-        self.latent_image = latent_image
+        self.latent_image, self.sigmas = latent_image, sigmas
         self.levels = Levels(guider.inner_model.model_sampling)
         self.first = max(1, self.levels.timestep(float(sigmas[0])))
-        attached = guider.model_patcher.get_attachment
         self.parts: list = []
         self.guidance = None
-        if attached(GUIDANCE) is not None and attached(GUIDANCE).strength != 0:
+
+    def open(self, denoise_mask: Tensor | None) -> None:
+        """Build what acts; :meth:`close` is due afterwards, also where this fails."""
+        attached = self.guider.model_patcher.get_attachment
+        guidance, refinement, spectrum = (attached(key) for key in (GUIDANCE, REFINEMENT, SPECTRUM))
+        if guidance is not None and guidance.strength != 0 and self._entered(guidance):
             with naming(SCORE_GUIDANCE):
-                self.guidance = _Guidance(self, attached(GUIDANCE), sigmas)
+                self.guidance = _Guidance(self, guidance)
+                self.guidance.open(denoise_mask)
             self.parts.append(self.guidance)
-        if attached(REFINEMENT) is not None:
+        if refinement is not None and self._entered(refinement):
             with naming(REFINER):
-                self.parts.append(_Refiner(self, attached(REFINEMENT)))
-        if attached(SPECTRUM) is not None and attached(SPECTRUM).hold != 0:
+                self.parts.append(_Refiner(self, refinement))
+        if spectrum is not None and spectrum.hold != 0 and self._entered(spectrum):
             with naming(REGULARIZER):
-                self.parts.append(_Regularizer(self, attached(SPECTRUM)))
+                self.parts.append(_Regularizer(self, spectrum))
+
+    def _entered(self, settings: SpectrumHold | Refinement | ScoreGuidance) -> bool:
+        """Whether any level between the run's first and its last above zero lies in the settings' window."""
+        levels = [sigma for sigma in self.sigmas.tolist() if sigma > 0]
+        return bool(levels) and self.window(settings).meets(min(levels), max(levels))
 
     def options(self) -> dict:
         """The run's model options with our functions at the end of the CFG chain."""
-        options = {**self.given, "sampler_post_cfg_function": [*self.given.get("sampler_post_cfg_function", []), self]}
+        options = dict(self.given)
+        if self.guidance is not None and self.guidance.path is not None:
+            # the estimate is the path's own: what other nodes put around guidance would be asked for in vain
+            options = {key: value for key, value in options.items() if key not in CFG_FUNCTIONS}
+        options["sampler_post_cfg_function"] = [*options.get("sampler_post_cfg_function", []), self]
         if self.guidance is not None:
             transformer_options = dict(options.get("transformer_options", {}))
             wrappers = dict(transformer_options.get("wrappers", {}))
@@ -109,8 +131,8 @@ class _Run:
             denoised = part.act(denoised, sigma, args)
         return denoised
 
-    def window(self, start: float, end: float) -> _Window:
-        return _Window(self.levels.sampling, start, end)
+    def window(self, settings: SpectrumHold | Refinement | ScoreGuidance) -> _Window:
+        return _Window(self.levels.sampling, settings.start, settings.end)
 
     def content(self, given: Tensor | None) -> Tensor:
         """The latent whose content is kept, in model scale, like the run's."""
@@ -146,13 +168,16 @@ class _Window:
     def open_at(self, sigma: float) -> bool:
         return self.lowest <= sigma <= self.highest
 
+    def meets(self, lowest: float, highest: float) -> bool:
+        return max(self.lowest, lowest) <= min(self.highest, highest)
+
 
 class _Regularizer:
     """Holds the low band of the estimate, narrower as the noise falls."""
 
     def __init__(self, run: _Run, settings: SpectrumHold):
         self.run, self.settings = run, settings
-        self.window = run.window(settings.start, settings.end)
+        self.window = run.window(settings)
         self.content = run.content(settings.content)
 
     def act(self, denoised: Tensor, sigma: float, args: dict) -> Tensor:
@@ -176,7 +201,7 @@ class _Refiner:
 
     def __init__(self, run: _Run, settings: Refinement):
         self.run, self.settings = run, settings
-        self.window = run.window(settings.start, settings.end)
+        self.window = run.window(settings)
         self.content = run.content(settings.content)
         self.map = None
         if settings.mask is not None:
@@ -207,55 +232,79 @@ class _Refiner:
 class _Guidance:
     """Asks for the style's prediction beside the ones of the step, and adds the score or follows it alone."""
 
-    def __init__(self, run: _Run, settings: ScoreGuidance, sigmas: Tensor):
+    def __init__(self, run: _Run, settings: ScoreGuidance):
         self.run, self.settings = run, settings
-        self.window = run.window(settings.start, settings.end)
+        self.window = run.window(settings)
         self.path = EditPath(run.content(None)) if settings.edit else None
         style = settings.style
         self.gate = None if style.branch is None else RowGate(style.branch, STYLE)
-        self.second = None
-        if style.patcher is not None:
-            guider = run.guider
-            self.second = SecondModel(style.patcher, guider.original_conds)
-            raw = guider.inner_model.process_latent_out(run.latent_image)
-            self.second.open(run.noise, raw, run.noise.device, None, sigmas, [run.noise.shape])
+        self.second = None if style.patcher is None else SecondModel(style.patcher, run.guider.original_conds)
         self._found: tuple | None = None
+
+    def open(self, denoise_mask: Tensor | None) -> None:
+        """Make a second model ready."""
+        if self.second is not None:
+            noise, latent_image = self.run.noise, self.run.latent_image
+            raw = self.run.guider.inner_model.process_latent_out(latent_image)
+            self.second.open(noise, raw, noise.device, denoise_mask, self.run.sigmas, [noise.shape])
 
     def beside(self, executor, model, conds, x, level, options):
         """CALC_COND_BATCH wrapper: the style's row joins the batch of the step's own predictions.
 
-        In the edit form the negative prediction would not be used and is not asked for.
+        In the edit form both answers are the path's estimate, so that samplers which step along the negative one
+        (CFG++) follow the path too; the negative prompt is not asked for, and nothing is outside the window.
         """
+        sigma = float(level.max())
         own = options.get("transformer_options", {}).get(BRANCHES) is None and len(conds) == 2 and conds[0] is not None
-        if not own or self.second is not None or not self.window.open_at(float(level.max())):
+        # the step's own question comes first; later ones about the same input are other nodes'
+        own = own and (self._found is None or self._found[0] is not x or self._found[1] != sigma)
+        inside = self.window.open_at(sigma)
+        if not own or (self.path is None and not inside):
             return executor(model, conds, x, level, options)
-        requests = [(Branch(BASE, 0), conds[0]), (Branch(STYLE, 0), conds[0])]
-        negative = conds[1] is not None and self.path is None
+        pair = negative = None
+        if inside:
+            pair, negative = self._asked(model, conds, x, level, options, executor)
+        if self.path is None:
+            self._found = (x, sigma, conds[0], pair)
+            return [pair[1], torch.zeros_like(x) if negative is None else negative]
+        estimate = self._estimate(pair, sigma).to(x)
+        self._found = (x, sigma, conds[0], estimate)
+        return [estimate, torch.zeros_like(x) if conds[1] is None else estimate]
+
+    def _asked(self, model, conds, x, level, options, executor):
+        """((style, base) for the positive prompt, base for the negative one where it is used)."""
+        requests = [(Branch(BASE, 0), conds[0])]
+        negative = self.path is None and conds[1] is not None
         if negative:
-            requests.insert(1, (Branch(BASE, 1), conds[1]))
+            requests.append((Branch(BASE, 1), conds[1]))
+        if self.second is None:
+            requests.append((Branch(STYLE, 0), conds[0]))
         base, *others = predict(model, requests, x, level, options, self.gate, executor)
-        self._found = (x, others[-1], base)
-        if self.path is not None:
-            return [base, base if conds[1] is not None else torch.zeros_like(base)]
-        return [base, others[0] if negative else torch.zeros_like(base)]
+        style = others[-1] if self.second is None else self.second.predict(KINDS[:1], x, level, None)[0]
+        return (style, base), others[0] if negative else None
 
     def act(self, denoised: Tensor, sigma: float, args: dict) -> Tensor:
+        found = self._found
+        own = found is not None and found[0] is args["input"] and found[1] == sigma and found[2] is args["cond"]
         inside = self.window.open_at(sigma)
-        strength = self.settings.strength * self.run.strength
         if self.path is None:
-            return added(denoised, *self._pair(args), strength) if inside else denoised
+            if not inside:
+                return denoised
+            return added(denoised, *(found[3] if own else self._pair(args)), self._strength())
+        return found[3] if own else self._estimate(self._pair(args) if inside else None, sigma).to(denoised)
+
+    def _strength(self) -> float:
+        return self.settings.strength * self.run.strength
+
+    def _estimate(self, pair: tuple[Tensor, Tensor] | None, sigma: float) -> Tensor:
+        """The path's, by the score of a (style, base) pair or without one."""
         score = torch.zeros_like(self.path.z)
-        if inside:
-            style, base = self._pair(args)
-            score = strength * (style.float() - base.float())
-        return self.path.denoised(score, min(self.run.levels.reference(sigma), HIGHEST)).to(denoised)
+        if pair is not None:
+            score = self._strength() * (pair[0].float() - pair[1].float())
+        return self.path.denoised(score, min(self.run.levels.reference(sigma), HIGHEST))
 
     def _pair(self, args: dict) -> tuple[Tensor, Tensor]:
-        """(style, base) for the step's positive prompt; asked here when the step's own call was of another kind."""
-        if self._found is not None and self._found[0] is args["input"]:
-            _, style, base = self._found
-            self._found = None
-            return style, base
+        """(style, base) for the prompt of a step whose own question was of another kind."""
         x, level = args["input"], args["sigma"]
         if self.second is not None:
             return self.second.predict(KINDS[:1], x, level, None)[0], args["cond_denoised"]

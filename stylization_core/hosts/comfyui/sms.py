@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
 
 import comfy.model_management
@@ -21,7 +20,6 @@ from .reached import save_reached
 from .relevance_map import precomputed
 from .settings import REFINEMENT, REFINER, SPECTRUM, Refinement, SpectrumHold
 from .style_guider import ScoreSampler, StyleMatchingGuider
-from .trained_fake import training_bytes
 
 OWN_PREFIX = "stylization."
 
@@ -82,7 +80,7 @@ class _Run:
         self.levels = Levels(guider.inner_model.model_sampling)
         *bounds, last = sigmas.tolist()
         self.uppers = [self.levels.timestep(sigma) for sigma in bounds]
-        self.lowest = self.levels.timestep(last) if last > 0 else lowest_timestep()
+        self.lowest = max(lowest_timestep(0.0), self.levels.timestep(last)) if last > 0 else lowest_timestep()
         self.given = None if settings.drawn else bounds
         self.schedule = make_schedule(
             self.uppers, self.seed, lowest=self.lowest, step_peak=settings.step_size, drawn=settings.drawn
@@ -131,9 +129,18 @@ class _Run:
         )
 
     def _reached(self) -> Tensor | None:
-        if self.settings.reached is None:
+        reached, start, steps = self.settings.reached, self.settings.start, len(self.schedule)
+        if reached is None:
             return None
-        return self.guider.inner_model.process_latent_in(self.settings.reached.to(self.source.device))
+        if reached.shape != self.source.shape:
+            raise StylizationError(
+                "resume_latent",
+                f"it is {tuple(reached.shape)}, the run's latent is {tuple(self.source.shape)}",
+                "Connect the latent that the interrupted run of this picture saved",
+            )
+        if start >= steps:
+            raise StylizationError("resume_step", f"it is {start} of {steps} steps", "Nothing is left to do")
+        return self.guider.inner_model.process_latent_in(reached.to(self.source.device))
 
     def _relevance(self, refinement: Refinement | None):
         if refinement is None:
@@ -198,21 +205,3 @@ def foreign_cfg_functions(model_options: dict) -> list[str]:
     keyed = [str(key) for key in wrappers if key is not None and not str(key).startswith(OWN_PREFIX)]
     found += wrappers.get(None, [])
     return sorted({f"{getattr(f, '__module__', '?')}.{getattr(f, '__qualname__', f)}" for f in found} | set(keyed))
-
-
-def log_plan(guider: StyleMatchingGuider, steps: int, batch: int) -> None:
-    """Say beforehand what a run will cost."""
-    rows = 2 if math.isclose(guider.cfg, 1.0) else 4
-    style = 0 if guider.style.branch is None else guider.style.branch.nbytes
-    logging.info(
-        "[Stylization] SMS: %d iterations of %d model rows; style deltas %.1f MiB beside the model",
-        steps,
-        rows * batch,
-        style / 2**20,
-    )
-    if guider.fake.trained:
-        logging.info(
-            "[Stylization] SMS with a trained fake score: %.0f MiB for a private copy of the model, and one row with "
-            "gradients per picture in each iteration",
-            training_bytes(guider.model_patcher, guider.fake.rank) / 2**20,
-        )

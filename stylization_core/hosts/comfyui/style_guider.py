@@ -7,9 +7,11 @@ same network or from a second checkpoint, and the fake score that SMS compares i
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
@@ -26,7 +28,7 @@ from .row_gate import RowGate
 from .settings import REFINEMENT
 from .style_branch import attached
 from .style_source import StyleSource
-from .trained_fake import TrainedFake, published_weight, refuse_untrainable
+from .trained_fake import TrainedFake, published_weight, refuse_untrainable, training_bytes
 
 STYLE = "style"
 KINDS = (("positive", 0), ("negative", 1))
@@ -99,6 +101,11 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
     def outer_sample(self, noise, latent_image, sampler, sigmas, *args, **kwargs):
         """Prepare windows, row gate, second model and trained copy; take them down whatever happens."""
         if isinstance(sampler, ScoreSampler):
+            self._say_cost(len(sigmas) - 1, noise.shape[0])
+            if self.fake.trained:
+                # before the models are loaded, so that none of this run's is unloaded for the copy
+                needed = training_bytes(self.model_patcher, self.fake.rank)
+                comfy.model_management.free_memory(needed, self.model_patcher.load_device)
             self.conds.update(self._refiner_prompts())
             self.windows = by_progress(self.conds)
             self.conds = self.windows.conditionings
@@ -111,6 +118,16 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
                 if part is not None:
                     part.close()
             self._second = self._twin = None
+
+    def _say_cost(self, steps: int, batch: int) -> None:
+        rows = batch * (2 if math.isclose(self.cfg, 1.0) else 4)
+        style = 0 if self.style.branch is None else self.style.branch.nbytes / 2**20
+        text = "[Stylization] SMS: %d iterations of %d model rows; style deltas %.1f MiB beside the model"
+        logging.info(text, steps, rows, style)
+        if self.fake.trained:
+            copy = training_bytes(self.model_patcher, self.fake.rank) / 2**20
+            text = "[Stylization] trained fake score: %.0f MiB for a private copy of the model; %d rows with gradients"
+            logging.info(text, copy, batch)
 
     def _refiner_prompts(self) -> dict[str, list]:
         """Prompts of a Semantic Refiner on the MODEL, for its map."""
@@ -143,11 +160,19 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         single = self._single() and not model_options.get("disable_cfg1_optimization", False)
         kinds = KINDS[:1] if single else KINDS
         cond, *uncond = self._style_predictions(kinds, x, timestep, model_options, progress=None)
-        if single:
-            return cond
-        conds = {"cond": self.conds["positive"], "uncond": self.conds["negative"]}
+        scale, negative = (1.0, None) if single else (self.cfg, self.conds["negative"])
+        # as ComfyUI at CFG 1: functions around guidance are called then too
+        uncond = torch.zeros_like(cond) if single else uncond[0]
         return comfy.samplers.cfg_function(
-            self.inner_model, cond, uncond[0], self.cfg, x, timestep, model_options=model_options, **conds
+            self.inner_model,
+            cond,
+            uncond,
+            scale,
+            x,
+            timestep,
+            model_options=model_options,
+            cond=self.conds["positive"],
+            uncond=negative,
         )
 
     def _style_predictions(self, kinds, x: Tensor, level: Tensor, model_options: dict, progress: float | None):
@@ -198,7 +223,8 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         if self._twin is None:
             return
         levels = Levels(self.inner_model.model_sampling)
-        first, last = (lowest - 1) // 2, min((highest - 1) // 2, SUBSTEPS - 1)
+        first = (lowest - 1) // 2
+        last = max(first, min((highest - 1) // 2, SUBSTEPS - 1))
         t = 2 * int(torch.randint(first, last + 1, (1,), generator=self._draws)) + 1
         noise = torch.randn(x.shape, generator=self._draws).to(x.device)
         sigma = levels.model(vp_sigma(t))

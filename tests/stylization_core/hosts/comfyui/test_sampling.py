@@ -104,7 +104,7 @@ def guider_of(rig, model, conditionings=None, cfg: float = 4.5):
 
 
 def sample(
-    rig, model, source, *, sampler="euler", sigmas=SIGMAS, cfg=4.5, conditionings=None, noise=None, guider=None, **others
+    rig, model, source, *, sampler="euler", sigmas=SIGMAS, cfg=4.5, conditionings=None, noise=None, guider=None, **run
 ) -> torch.Tensor:
     """A LATENT sampled from ``source`` by a sampler of ComfyUI's."""
     import comfy.samplers
@@ -113,7 +113,7 @@ def sample(
     noise = unit_noise(rig, source) if noise is None else noise
     chosen, levels = comfy.samplers.sampler_object(sampler), torch.tensor(sigmas)
     with torch.inference_mode():
-        return guider.sample(noise, source, chosen, levels, seed=3, disable_pbar=True, **others)
+        return guider.sample(noise, source, chosen, levels, seed=3, disable_pbar=True, **run)
 
 
 def steps_of(rig, model, source, **settings) -> list[tuple]:
@@ -410,7 +410,7 @@ def test_edit_is_the_eulers_integral_of_the_score(rig, micro, styled, stock, cal
 
 @pytest.mark.parametrize("first", [0.8, 1.0])
 @pytest.mark.parametrize("family", ["flux", "sd3"])
-def test_edit_of_a_flow_model_goes_by_the_ratio_of_noise_to_signal(rig, wiring_model, wiring_files, tmp_path, family, first):
+def test_edit_of_a_flow_goes_by_noise_to_signal(rig, wiring_model, wiring_files, tmp_path, family, first):
     if family == "flux":
         model = rig.micro.flux()
         path = rig.loras.saved(rig.loras.kohya(model), tmp_path / "flux.safetensors")
@@ -438,15 +438,19 @@ def test_edit_of_sdxl(rig, wiring_model, wiring_files):
     assert moved(found, expected) < 2e-3 * effect + 1e-5
 
 
-@pytest.mark.parametrize("sampler", ["dpmpp_2m", "heun", "euler_ancestral", "dpm_2", "dpmpp_2m_sde", "uni_pc", "lms"])
+DETERMINISTIC = ("dpmpp_2m", "heun", "dpm_2", "uni_pc", "lms", "dpmpp_2m_cfg_pp")
+
+
+@pytest.mark.parametrize("sampler", [*DETERMINISTIC, "euler_ancestral", "dpmpp_2m_sde", "dpmpp_sde"])
 def test_edit_with_other_samplers_goes_the_same_way(rig, styled, sampler):
+    """Samplers that draw fresh noise see other scores of this network, whose weights are random."""
     source = latent(rig)
     sigmas = torch.linspace(1.5, 0.0, 13).tolist()
     euler = sample(rig, guided(rig, styled, strength=0.3), source, sigmas=sigmas)
     other = sample(rig, guided(rig, styled, strength=0.3), source, sigmas=sigmas, sampler=sampler)
     along = ((other - source) * (euler - source)).mean() / (euler - source).square().mean()
-    assert 0.6 < along < 1.4
-    assert (other - euler).std() < 0.7 * (euler - source).std()
+    lowest, highest = (0.8, 1.2) if sampler in DETERMINISTIC else (0.3, 1.7)
+    assert lowest < along < highest
 
 
 def test_edit_after_its_window_stays_where_it_is(rig, micro, styled, stock):
@@ -574,11 +578,20 @@ def test_rows_of_each_step(rig, styled, cfg, edit, names):
     assert [count for *_, count in rows] == [3 * len(names)] * 4
 
 
-@pytest.mark.parametrize("edit", [False, True])
-def test_steps_outside_the_window_cost_nothing_more(rig, styled, edit):
+@pytest.mark.parametrize(("edit", "positives"), [(False, ("base", "base")), (True, ("base",))])
+def test_second_checkpoint_takes_the_styles_row(rig, micro, edit, positives):
+    (base, rows), (style, second) = rig.runs.recording(micro), rig.runs.recording(rig.micro.unet(seed=1))
+    sample(rig, guided(rig, base, style, edit=edit), latent(rig, 3, 4, 8, 8))
+    assert [names for _, names, _ in rows] == [positives] * 4
+    assert [(names, count) for _, names, count in second] == [(("style",), 3)] * 4
+
+
+@pytest.mark.parametrize(("edit", "names"), [(False, [0, 3, 3, 0]), (True, [2, 2])])
+def test_steps_outside_the_window_cost_nothing_more(rig, styled, edit, names):
+    """Added, they are the plain model's steps; an edit asks for nothing at all there."""
     recorded, rows = rig.runs.recording(styled)
     sample(rig, guided(rig, recorded, edit=edit, start=0.5, end=0.8), latent(rig, 1, 4, 8, 8))
-    assert [len(names) for _, names, _ in rows] == [0, 2 if edit else 3, 2 if edit else 3, 0]
+    assert [len(found) for _, found, _ in rows] == names
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.5])
@@ -658,6 +671,11 @@ def test_questions_of_other_nodes_are_not_taken_for_the_steps_own(rig, styled):
 
     asking = styled.clone()
 
+    def swapped(args):
+        return comfy.samplers.calc_cond_batch(
+            args["model"], args["conds"][::-1], args["input"], args["sigma"], args["model_options"]
+        )[::-1]
+
     def ask(args):
         options, x, sigma = args["model_options"], args["input"], args["sigma"]
         comfy.samplers.calc_cond_batch(args["model"], [args["uncond"], None], x, sigma, options)
@@ -669,6 +687,9 @@ def test_questions_of_other_nodes_are_not_taken_for_the_steps_own(rig, styled):
     found, rows = rig.runs.recording(guided(rig, asking, edit=False))
     assert torch.equal(sample(rig, found, source), sample(rig, guided(rig, styled, edit=False), source))
     assert [len(names) for _, names, _ in rows] == [3, 0, 0] * 4
+    asking.model_options["sampler_calc_cond_batch_function"] = swapped
+    found, expected = (sample(rig, guided(rig, one, edit=False), source) for one in (asking, styled))
+    assert moved(found, expected) < 1e-3 * moved(expected, sample(rig, styled, source))
 
 
 def test_other_wrappers_see_the_two_predictions_that_they_expect(rig, styled):
@@ -838,7 +859,6 @@ def test_relevance_map_of_a_model_with_settings_is_the_plain_models(rig, styled)
     """The map's questions are no sampling steps: no content is needed, no other map is made on the way."""
     source = latent(rig)
     wrong = torch.ones(1, 4, 5, 5)
-    made = held(rig, everything(rig, styled).clone(), hold=0.5) if False else everything(rig, styled)
     made = refined(rig, held(rig, styled, content=wrong), edit=rig.runs.conditioning(7), empty=rig.runs.conditioning(8))
     recorded, rows = rig.runs.recording(made)
     maps = []
@@ -913,13 +933,17 @@ def test_second_node_of_a_kind_is_refused(rig, styled):
 # nothing left
 
 
+BLOCKS = 7
+"""Attention blocks of the network."""
+
+
 def failing_at(patcher, call: int):
-    """A clone whose network raises in its n-th call."""
+    """A clone whose network raises after so many calls."""
     clone, blocks = patcher.clone(), []
 
     def fail(q, k, v, options):
         blocks.append(1)
-        if len(blocks) > 5 * call:
+        if len(blocks) > BLOCKS * call:
             raise ZeroDivisionError("inside the model")
         return q, k, v
 
@@ -1013,7 +1037,8 @@ def test_runs_neither_draw_from_nor_depend_on_the_global_generator(rig, styled):
 def test_cost_of_guidance_is_said_beforehand(rig, styled, caplog):
     style = rig.style_source.find_style(styled)
     with caplog.at_level("INFO"):
-        rig.sampling.log_guidance(rig.settings.ScoreGuidance(style, edit=True))
-        rig.sampling.log_guidance(rig.settings.ScoreGuidance(style, edit=False))
-    size = f"{style.branch.nbytes / 2**20:.1f} MiB"
-    assert [f"score guidance: {rows} model rows" in m and size in m for rows, m in zip(("2", "3"), caplog.messages, strict=True)] == [True, True]
+        for edit in (True, False):
+            rig.sampling.log_guidance(rig.settings.ScoreGuidance(style, edit=edit))
+    edit, add = caplog.messages
+    assert "score guidance: 2 model rows" in edit and "score guidance: 3 (2 at CFG 1) model rows" in add
+    assert f"{style.branch.nbytes / 2**20:.1f} MiB" in edit

@@ -494,3 +494,366 @@ def test_full_disk_does_not_hide_the_interrupt(rig, styled, outputs, monkeypatch
     monkeypatch.setattr(rig.reached.comfy.utils, "save_torch_file", refuse)
     interrupt(rig, styled, latent(rig))
     assert "could not be saved" in caplog.text
+
+
+# levels of SIGMAS
+
+
+def asked_levels(rig, model, source, sigmas, **settings) -> list[float]:
+    """The levels of the scores' model calls."""
+    recorded, levels = model.clone(), []
+
+    def note(executor, x, t, *args, **kwargs):
+        levels.append(t[0].item())
+        return executor(x, t, *args, **kwargs)
+
+    recorded.add_wrapper_with_key(rig.WrappersMP.APPLY_MODEL, "test.levels", note)
+    rig.runs.sms(recorded, source, sigmas=torch.as_tensor(sigmas), **settings)
+    return levels
+
+
+def scheduled(rig, model, scheduler: str, steps: int) -> torch.Tensor:
+    import comfy.samplers
+
+    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+
+
+def test_levels_as_given_are_the_sigmas_themselves(rig, styled):
+    levels = asked_levels(rig, styled, latent(rig), [1.6, 0.31, 0.9, 0.2], drawn=False)
+    assert levels == pytest.approx([1.6, 0.31, 0.9], rel=1e-6)
+
+
+def test_drawn_levels_lie_between_their_bound_and_the_last_sigma(rig, styled):
+    bounds = [1.6] * 6 + [0.6] * 6
+    levels = asked_levels(rig, styled, latent(rig, 1, 4, 4, 4), [*bounds, 0.3], cfg=1.0)
+    assert all(0.29 < level <= bound for level, bound in zip(levels, bounds, strict=True))
+    assert max(levels[:6]) > 0.6 and len(set(levels)) > 6
+    other = asked_levels(rig, styled, latent(rig, 1, 4, 4, 4), [*bounds, 0.3], cfg=1.0, seed=4)
+    assert other != levels
+
+
+@pytest.mark.parametrize("scheduler", ["normal", "karras", "simple", "ddim_uniform", "sgm_uniform"])
+def test_sigmas_of_an_ordinary_scheduler(rig, styled, scheduler):
+    """They end at zero, which stands for the published lowest level when levels are drawn."""
+    source = latent(rig, 1, 4, 4, 4)
+    *bounds, last = sigmas = scheduled(rig, styled, scheduler, 9)
+    assert last == 0
+    lowest = styled.get_model_object("model_sampling").sigmas[21].item()
+    given = asked_levels(rig, styled, source, sigmas, drawn=False, cfg=1.0)
+    assert given == pytest.approx([float(bound) for bound in bounds], rel=1e-6)
+    drawn = asked_levels(rig, styled, source, sigmas, cfg=1.0)
+    for level, bound in zip(drawn, bounds, strict=True):
+        assert lowest * 0.999 < level <= max(float(bound), lowest) * 1.001
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_sigmas_of_a_flow_from_pure_noise_on(rig, tmp_path, drawn):
+    flux = rig.micro.flux()
+    path = rig.loras.saved(rig.loras.kohya(flux), tmp_path / "flux.safetensors")
+    styled = rig.style_branch.attach(flux, rig.lora_files.load_style(path, flux, 0.8))
+    sigmas, conditionings = scheduled(rig, flux, "simple", 5), rig.runs.pair(64, 32)
+    source = latent(rig, 1, 16, 4, 4)
+    levels = asked_levels(rig, styled, source, sigmas, conditionings=conditionings, drawn=drawn, cfg=1.0)
+    assert sigmas[0] == 1.0 and len(levels) == 5
+    assert all(0 < level <= bound * 1.001 for level, bound in zip(levels, sigmas.tolist(), strict=False))
+    assert drawn or levels == pytest.approx(sigmas[:-1].tolist(), rel=1e-6)
+
+
+def test_level_below_what_the_model_knows_is_its_smallest(rig, styled):
+    levels = asked_levels(rig, styled, latent(rig), [1.0, 0.001, 0.0], drawn=False)
+    smallest = styled.get_model_object("model_sampling").sigma_min.item()
+    assert levels == pytest.approx([1.0, smallest], rel=1e-6)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_sigmas_that_end_just_above_zero_are_no_wrap_around(rig, styled, monkeypatch, drawn):
+    """Split sigmas may end at the model's smallest level, below which the chain has nothing."""
+    schedules, original = [], rig.sms.optimize
+
+    def noted(source, schedule, *args, **kwargs):
+        schedules.append(schedule)
+        return original(source, schedule, *args, **kwargs)
+
+    monkeypatch.setattr(rig.sms, "optimize", noted)
+    levels = asked_levels(rig, styled, latent(rig, 1, 4, 4, 4), [0.05] * 9 + [0.0292], drawn=drawn, cfg=1.0)
+    assert max(levels) < 0.07
+    assert max(schedules[0].weights) < 0.02  # of the order of the published ones
+    assert min(schedules[0].timesteps) >= 3
+
+
+def test_empty_sigmas_are_refused(rig, styled):
+    with pytest.raises(ValueError, match="sigmas: they hold no step. Connect 'Stylize SMS Sigmas'"):
+        rig.runs.sms(styled, latent(rig), sigmas=torch.tensor([1.0]))
+
+
+# prompts and terms
+
+
+def contexts(rig, model) -> tuple:
+    """(clone, found): the tokens that each branch's rows see, by (branch name, polarity)."""
+    recorded, found = model.clone(), {}
+
+    def note(executor, x, t, c_concat, c_crossattn, control, options, **kwargs):
+        for branch, tokens in zip(options[rig.branches.CHUNKS], c_crossattn.chunk(len(c_crossattn) // 2), strict=True):
+            found.setdefault((branch.name, branch.polarity), []).append(tokens[:1].clone())
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    recorded.add_wrapper_with_key(rig.WrappersMP.APPLY_MODEL, "test.contexts", note)
+    return recorded, found
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_source_prompt_is_the_fake_scores_alone(rig, styled, given, trained):
+    conditionings, positive = rig.runs.pair(), rig.runs.conditioning(1)[0][0]
+    negative, source = rig.runs.conditioning(2)[0][0], rig.runs.conditioning(6)[0][0]
+    if given:
+        conditionings["source"] = rig.runs.conditioning(6)
+    recorded, found = contexts(rig, styled)
+    rig.runs.sms(recorded, latent(rig), conditionings=conditionings, trained=trained, steps=3)
+    expected = {
+        ("style", 0): positive,
+        ("style", 1): negative,
+        ("base", 0): source if given else positive,
+        ("base", 1): negative,
+    }
+    assert found.keys() == expected.keys()
+    for branch, tokens in expected.items():
+        assert all(torch.equal(one, tokens) for one in found[branch]), branch
+    assert len(found["base", 0]) == (6 if trained else 3)  # training asks for the same prompt
+
+
+def test_content_pull_draws_towards_the_input(rig, styled):
+    source = latent(rig)
+    results = [rig.runs.sms(styled, source, steps=8, pull=pull) for pull in (0.0, 2.0, 8.0, 1e6)]
+    distances = [(result - source).square().mean().item() for result in results]
+    assert distances[0] > 1.1 * distances[1] > 1.2 * distances[2] > 0
+    assert moved(results[3], source) < 1e-5
+
+
+def test_proximal_hold_without_end_locks_its_band_alone(rig, styled):
+    import scipy.fft
+
+    hold = rig.settings.SpectrumHold(weight=1e9, proximal=True, color=0.0, band=0.5)
+    held = rig.settings.attach_once(styled, rig.settings.SPECTRUM, hold, rig.settings.REGULARIZER)
+    source = latent(rig)
+    result = rig.runs.sms(held, source, sigmas=torch.tensor([0.7] * 4 + [0.2]), drawn=False)
+    change = torch.from_numpy(scipy.fft.dctn((result - source).numpy(), axes=(-2, -1), norm="ortho")).abs()
+    u, v = torch.arange(12)[:, None] / 11, torch.arange(10)[None, :] / 9
+    band = u + v <= 0.98
+    color, band[0, 0] = change[..., 0, 0].clone(), False
+    assert change[..., band].max() < 1e-3
+    assert change[..., u + v > 1.02].max() > 0.05
+    assert color.max() > 0.05
+
+
+def test_refiners_mask_on_the_model_scales_the_score(rig, styled):
+    source, mask = latent(rig), torch.zeros(1, 96, 80)
+    mask[..., 40:] = 1.0
+    settings = rig.settings.Refinement(floor=0.0, mask=mask)
+    refined = rig.settings.attach_once(styled, rig.settings.REFINEMENT, settings, rig.settings.REFINER)
+    result = rig.runs.sms(refined, source, spectrum=0.0)
+    assert moved(result[..., :5], source[..., :5]) < 1e-5
+    assert moved(result[..., 5:], source[..., 5:]) > 0.05
+    everywhere = rig.settings.Refinement(floor=0.5, mask=mask)
+    lifted = rig.settings.attach_once(styled, rig.settings.REFINEMENT, everywhere, rig.settings.REFINER)
+    assert moved(rig.runs.sms(lifted, source, spectrum=0.0)[..., :5], source[..., :5]) > 0.05
+
+
+def test_refiners_mask_of_another_aspect_is_refused_by_the_refiners_name(rig, styled, outputs):
+    settings = rig.settings.Refinement(mask=torch.ones(1, 64, 64))
+    refined = rig.settings.attach_once(styled, rig.settings.REFINEMENT, settings, rig.settings.REFINER)
+    with pytest.raises(ValueError) as caught:
+        rig.runs.sms(refined, latent(rig))
+    message = str(caught.value)
+    assert message.startswith("Stylize Semantic Refiner, mask: it is 64x64 pixels, the picture about 80x96.")
+    assert not outputs.exists()
+
+
+# going on with levels as given
+
+
+def test_resumed_run_asks_the_remaining_levels(rig, styled):
+    source, sigmas = latent(rig), [1.6, 1.2, 0.8, 0.4, 0.2]
+    reached = source + 0.1 * rig.runs.drawn(*source.shape, seed=5)
+    levels = asked_levels(rig, styled, source, sigmas, drawn=False, start=2, reached=reached)
+    assert levels == pytest.approx([0.8, 0.4], rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 12, 10), (2, 4, 12, 12), (2, 16, 12, 10)])
+def test_resume_latent_of_another_picture_is_refused_with_both_shapes(rig, styled, shape):
+    with pytest.raises(ValueError) as caught:
+        rig.runs.sms(styled, latent(rig), start=2, reached=torch.ones(shape))
+    assert str(caught.value).startswith(f"resume_latent: it is {shape}, the run's latent is (2, 4, 12, 10).")
+
+
+def test_resume_at_the_end_is_refused(rig, styled):
+    source = latent(rig)
+    with pytest.raises(ValueError, match="^resume_step: it is 4 of 4 steps"):
+        rig.runs.sms(styled, source, start=4, reached=source)
+
+
+# what other nodes put around guidance
+
+
+def foreign(rig, kind: str, model):
+    from comfy_extras.nodes_model_advanced import RescaleCFG
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    if kind == "pag":
+        return PerturbedAttentionGuidance.execute(model, 3.0)[0]
+    if kind == "rescale":
+        return RescaleCFG().patch(model, 0.7)[0]
+    clone = model.clone()
+
+    def test_function(args):
+        return args["conds_out"]
+
+    def test_wrapper(executor, *args, **kwargs):
+        return executor(*args, **kwargs)
+
+    if kind == "pre":
+        clone.set_model_sampler_pre_cfg_function(test_function)
+    elif kind == "wrapper":
+        clone.add_wrapper(rig.WrappersMP.PREDICT_NOISE, test_wrapper)
+    else:
+        clone.add_wrapper_with_key(rig.WrappersMP.PREDICT_NOISE, "easycache", test_wrapper)
+    return clone
+
+
+FOREIGN = {
+    "pag": "comfy_extras.nodes_pag.PerturbedAttentionGuidance.execute.<locals>.post_cfg_function",
+    "rescale": "comfy_extras.nodes_model_advanced.RescaleCFG.patch.<locals>.rescale_cfg",
+    "pre": "foreign.<locals>.test_function",
+    "wrapper": "foreign.<locals>.test_wrapper",
+    "keyed wrapper": "have no effect in it: easycache",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_functions_around_guidance_are_named_in_a_warning(rig, styled, caplog, kind):
+    source = latent(rig, 1, 4, 4, 4)
+    with caplog.at_level("WARNING"):
+        found = rig.runs.sms(foreign(rig, kind, styled), source, steps=2)
+    (message,) = [record.getMessage() for record in caplog.records if "have no effect in it" in record.getMessage()]
+    assert FOREIGN[kind] in message
+    assert torch.equal(found, rig.runs.sms(styled, source, steps=2))
+
+
+def test_nothing_is_named_where_only_our_own_nodes_are(rig, styled, caplog):
+    hold = rig.settings.attach_once(
+        styled, rig.settings.SPECTRUM, rig.settings.SpectrumHold(), rig.settings.REGULARIZER
+    )
+    with caplog.at_level("WARNING"):
+        for model in (styled, rig.sampling.acting(hold)):
+            rig.runs.sms(model, latent(rig, 1, 4, 4, 4), steps=2)
+    assert "have no effect" not in caplog.text
+
+
+# trained fake score
+
+
+def test_trained_fake_moves_the_latent_otherwise(rig, styled):
+    source = latent(rig)
+    trained, frozen = (rig.runs.sms(styled, source, steps=6, trained=one) for one in (True, False))
+    assert torch.isfinite(trained).all()
+    assert moved(trained, source) > 0.05
+    assert moved(trained, frozen) > 1e-2 * moved(frozen, source)
+
+
+def test_trained_fake_is_the_base_until_it_has_learned(rig, styled):
+    """The first two scores see the untouched latent and, at the first, an untrained fake."""
+    reached: dict[bool, list] = {}
+    for trained in (True, False):
+        seen = reached.setdefault(trained, [])
+        callback = lambda step, x0, x, total, seen=seen: seen.append(x.clone())  # noqa: E731
+        rig.runs.sms(styled, latent(rig), steps=1, trained=trained, callback=callback)
+    assert torch.equal(reached[True][0], reached[False][0])
+
+
+def test_trained_fake_is_deterministic(rig, styled):
+    source = latent(rig)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = rig.runs.sms(styled, source, trained=True)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert torch.equal(rig.runs.sms(styled, source, trained=True), first)
+    assert not torch.equal(rig.runs.sms(styled, source, trained=True, seed=4), first)
+
+
+def test_trained_fake_leaves_levels_and_noise_alone(rig, styled):
+    """Its own draws come from streams of their own."""
+    given = [[] for _ in range(2)]
+    for trained, inputs in zip((False, True), given, strict=True):
+        recorded = styled.clone()
+
+        def note(executor, x, t, *args, inputs=inputs, **kwargs):
+            if "style" in [branch.name for branch in args[3][rig.branches.CHUNKS]]:
+                inputs.append((t[0].item(), x[:2].clone()))
+            return executor(x, t, *args, **kwargs)
+
+        recorded.add_wrapper_with_key(rig.WrappersMP.APPLY_MODEL, "test.inputs", note)
+        rig.runs.sms(recorded, latent(rig), trained=trained)
+    assert [level for level, _ in given[0]] == [level for level, _ in given[1]]
+    assert all(torch.equal(one[1], two[1]) for one, two in zip(given[0][:2], given[1][:2], strict=True))
+
+
+@pytest.mark.parametrize("ending", ["success", "exception in a score", "exception in training", "interrupt"])
+def test_trained_fake_leaves_nothing(rig, styled, outputs, ending):
+    source = latent(rig)
+    rig.runs.sms(styled, source, steps=1, trained=True)
+    before, training = rig.leaks.state(styled), getattr(rig.model_management, "in_training", None)
+    if ending == "success":
+        rig.runs.sms(styled, source, trained=True)
+    elif ending == "interrupt":
+        interrupt(rig, styled, source, trained=True)
+    else:
+        # seven blocks a call: score of the style, score of the fake, training
+        failing = failing_at(styled, rig, 1 if ending == "exception in a score" else 3)
+        with pytest.raises(ZeroDivisionError):
+            rig.runs.sms(failing, source, trained=True)
+    assert rig.leaks.state(styled) == before
+    assert before["hooks"] == [] and before["forwards"] == []
+    assert all(one.grad is None for one in styled.model.parameters())
+    assert styled.model.current_patcher is None
+    assert getattr(rig.model_management, "in_training", None) == training
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+def test_trained_fake_is_freed_with_its_run(rig, styled):
+    source = latent(rig, 1, 4, 8, 8)
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(torch.is_tensor(one) for one in gc.get_objects())
+
+    for _ in range(2):
+        rig.runs.sms(styled, source, steps=2, trained=True)
+    before = tensors()
+    for _ in range(5):
+        rig.runs.sms(styled, source, steps=2, trained=True)
+    assert tensors() <= before
+
+
+def test_trained_fake_works_at_cfg_1(rig, styled):
+    source = latent(rig)
+    recorded, calls = rig.runs.recording(styled)
+    trained = rig.runs.sms(recorded, source, cfg=1.0, trained=True)
+    # each step: the style's row, the fake's row, the row that trains
+    assert [names for _, names, _ in calls] == [("style",), ("base",), ("base",)] * 4
+    assert moved(trained, rig.runs.sms(styled, source, cfg=1.0)) > 1e-2 * moved(trained, source)
+
+
+def test_trained_fake_beside_a_second_checkpoint_equals_the_gate(rig, micro, styled, path):
+    source = latent(rig)
+    second = rig.loras.weight_patched(rig.micro.unet(), path, 0.8)
+    gate, two = rig.runs.sms(styled, source, trained=True), rig.runs.sms(micro, source, second, trained=True)
+    assert moved(gate, two) < 1e-2 * moved(gate, source)
+    assert second.model.current_patcher is None
+
+
+def test_trained_fake_below_the_lowest_published_level(rig, styled):
+    """SIGMAS may leave no range to draw the training level from."""
+    result = rig.runs.sms(styled, latent(rig), sigmas=torch.tensor([0.1, 0.08, 0.0]), trained=True)
+    assert torch.isfinite(result).all()

@@ -359,16 +359,19 @@ def test_works_outside_inference_mode_too(rig, trial):
 
 def test_patches_that_keep_inference_tensors_and_weights_of_their_own(rig, trial):
     """As IPAdapter and shared attention do: keys, values and projections that a patch has made in inference mode."""
+    from comfy.ldm.modules.attention import optimized_attention
+
     patcher, added = rig.micro.unet(), torch.nn.Linear(64, 64)
     with torch.inference_mode():
-        kept, own = torch.randn(1, 1, 1), torch.nn.Linear(64, 64)
+        keys, values, own = torch.randn(1, 5, 64), torch.randn(1, 5, 64), torch.nn.Linear(64, 64)
 
-    def patch(q, k, v, extra_options):
-        v = torch.cat([v * kept, v])
-        k = torch.cat([k, k])
-        return q, (own(k) + added(k))[: q.shape[0]], v[: q.shape[0]]
+    def replace(q, k, v, extra_options):
+        rows, heads = q.shape[0], extra_options["n_heads"]
+        # no transformer_options: what is attended to here comes past the override
+        extra = optimized_attention(own(q), keys.expand(rows, -1, -1), values.expand(rows, -1, -1), heads)
+        return optimized_attention(added(q), k, v, heads) + extra
 
-    patcher.set_model_attn2_patch(patch)
+    patcher.set_model_attn2_replace(replace, "input", 1, 0)
 
     def body(trial):
         fake = trial.fake()
@@ -436,7 +439,7 @@ def test_loss_sees_the_controlnet(rig, trial):
     controlled, expected = trial(rig.micro.unet(), body, {"positive": rig.runs.conditioning(1, control=control)})
     plain, _ = trial(rig.micro.unet(), body, {"positive": rig.runs.conditioning(1)})
     assert controlled == pytest.approx(expected, rel=1e-4)
-    assert abs(controlled - plain) > 0.01 * plain
+    assert abs(controlled - plain) > 1e-3
 
 
 def residual_control(rig):
@@ -454,7 +457,7 @@ def residual_control(rig):
             return self.control_merge({"middle": [inner]}, None, x_noisy.dtype)
 
     control = Residual()
-    control.set_cond_hint(torch.rand(1, 3, 64, 64), 20.0, (0.0, 1.0))
+    control.set_cond_hint(torch.rand(1, 3, 64, 64), 50.0, (0.0, 1.0))
     return control
 
 
