@@ -159,7 +159,7 @@ def make(chosen: argparse.Namespace) -> None:
         for style_name in chosen.styles
         for number, name in enumerate(found)
         for method in chosen.methods
-        if wanted(number, style_name, method) and not path_of(name, style_name, method).with_suffix(".json").is_file()
+        if name in chosen.photos and wanted(number, style_name, method) and not path_of(name, style_name, method).with_suffix(".json").is_file()
     ]
     model = Pocket() if missing else None
     for count, (name, style_name, method) in enumerate(missing, 1):
@@ -210,6 +210,7 @@ def records(styles, methods) -> dict[tuple[str, str, str], dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--styles", nargs="*", default=list(pocket.STYLES))
+    parser.add_argument("--photos", nargs="*", default=list(pocket.photos()), choices=list(pocket.photos()))
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--report", action="store_true", help="only write the report")
     chosen = parser.parse_args()

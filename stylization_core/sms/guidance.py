@@ -7,8 +7,8 @@ sampler is led along the path that starts at the picture itself and follows the 
 
 which is the score's gradient flow with the noise level as time, cut into the sampler's own steps. An Euler step from
 ``x = z + sigma * noise`` with the estimate ``z + (D_style - D_base)`` is exactly such a step (and for flow models too,
-with sigma / (1 - sigma) as the level). Base and style see the
-same input, so whatever the base would change by itself cancels, and content stays without a hold.
+with sigma / (1 - sigma) as the level). Base and style see the same input, so whatever the base would change by itself
+cancels, and content stays without a hold.
 """
 
 from __future__ import annotations

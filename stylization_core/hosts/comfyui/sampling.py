@@ -134,15 +134,17 @@ class _Run:
     def window(self, settings: SpectrumHold | Refinement | ScoreGuidance) -> _Window:
         return _Window(self.levels.sampling, settings.start, settings.end)
 
-    def content(self, given: Tensor | None) -> Tensor:
-        """The latent whose content is kept, in model scale, like the run's."""
+    def content(
+        self, given: Tensor | None, subject: str = "content", remedy: str = "content, or sample from it"
+    ) -> Tensor:
+        """The latent whose content is kept, in model scale, like the run's; ``remedy`` is where else to connect it."""
         if given is not None:
             model = self.guider.inner_model
             content = model.process_latent_in(given.to(self.noise.device, torch.float32))
         elif self.latent_image is not None and torch.count_nonzero(self.latent_image):
             content = self.latent_image.float()
         else:
-            raise StylizationError("content", EMPTY, "Connect VAE Encode of your picture to content, or sample from it")
+            raise StylizationError(subject, EMPTY, f"Connect VAE Encode of your picture to {remedy}")
         wanted = self.noise.shape
         if content.shape[1:] != wanted[1:] or content.shape[0] not in (1, wanted[0]):
             raise StylizationError(
@@ -235,7 +237,9 @@ class _Guidance:
     def __init__(self, run: _Run, settings: ScoreGuidance):
         self.run, self.settings = run, settings
         self.window = run.window(settings)
-        self.path = EditPath(run.content(None)) if settings.edit else None
+        self.path = None
+        if settings.edit:
+            self.path = EditPath(run.content(None, "latent_image", "latent_image of the sampler"))
         style = settings.style
         self.gate = None if style.branch is None else RowGate(style.branch, STYLE)
         self.second = None if style.patcher is None else SecondModel(style.patcher, run.guider.original_conds)

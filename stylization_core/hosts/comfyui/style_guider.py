@@ -82,7 +82,7 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         super().__init__(patcher)
         self.style, self.fake = style, fake
         self.windows = None
-        self._gate = self._second = self._twin = None
+        self._gate = self._second = self._twin = self._draws = None
 
     def sample(self, noise, latent_image, sampler, *args, **kwargs):
         """As the parent's; an idle score sampler returns the input latent itself, a mask of 0 its cells."""
@@ -117,7 +117,7 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
             for part in (self._second, self._twin):
                 if part is not None:
                     part.close()
-            self._second = self._twin = None
+            self._second = self._twin = self._draws = None
 
     def _say_cost(self, steps: int, batch: int) -> None:
         rows = batch * (2 if math.isclose(self.cfg, 1.0) else 4)

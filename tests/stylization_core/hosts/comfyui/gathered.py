@@ -22,7 +22,7 @@ from stylization.stylization_core.hosts.comfyui import (
     style_source,
 )
 
-from . import leaks, loras, micro, runs
+from . import leaks, loras, micro, ordinary, runs
 
 __all__ = [
     "WrappersMP",
@@ -35,6 +35,7 @@ __all__ = [
     "loras",
     "micro",
     "model_management",
+    "ordinary",
     "percent",
     "reached",
     "relevance_map",
