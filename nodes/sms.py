@@ -24,6 +24,7 @@ from .sms_inputs import (
     resume_inputs,
     resumed,
     source_input,
+    step_scale_input,
     step_size_input,
     steps_input,
     strength_input,
@@ -77,6 +78,7 @@ class StylizeSMS(io.ComfyNode):
         source=None,
         spectrum_form="gradient",
         content_pull=0.0,
+        step_scale="per element",
     ) -> io.NodeOutput:
         with naming(DISPLAY_NAME):
             samples = latent_samples(latent_image)
@@ -93,6 +95,7 @@ class StylizeSMS(io.ComfyNode):
                 strength=strength,
                 step_size=step_size,
                 pull=content_pull,
+                shared=step_scale == "per picture",
                 spectrum=SpectrumHold(weight=spectrum, proximal=spectrum_form == "proximal", color=color_hold),
                 refinement=None if relevance == "off" else Refinement(relevance_floor, live=relevance == "live"),
                 start=resume_step,
@@ -180,6 +183,7 @@ def _inputs() -> list:
             tooltip="How the spectrum hold acts. gradient: as published. proximal: exact, without chatter around zero.",
         ),
         content_pull_input(),
+        step_scale_input(),
     ]
 
 

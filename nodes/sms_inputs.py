@@ -7,6 +7,7 @@ from .inputs import latent_samples
 
 FAKE_SCORES = ["frozen", "trained"]
 FORMS = ["gradient", "proximal"]
+STEP_SCALES = ["per element", "per picture"]
 
 
 def strength_input() -> io.Float.Input:
@@ -122,6 +123,19 @@ def content_pull_input() -> io.Float.Input:
         tooltip=(
             "Weight decay towards the input picture. 0 is none. The published code decays towards grey (0.01), which "
             "this node does not do."
+        ),
+    )
+
+
+def step_scale_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "step_scale",
+        options=STEP_SCALES,
+        default=STEP_SCALES[0],
+        optional=True,
+        tooltip=(
+            "How the optimiser measures its step. per element: as published, every value moves alike. per picture: "
+            "strong directions of the style move more, noise less; cleaner, and enough style in a third of the steps."
         ),
     )
 

@@ -17,6 +17,7 @@ from .sms_inputs import (
     resume_inputs,
     resumed,
     source_input,
+    step_scale_input,
     step_size_input,
     steps_input,
     strength_input,
@@ -180,13 +181,14 @@ class StylizeSMSSampler(io.ComfyNode):
                 ),
                 content_pull_input(),
                 *resume_inputs(),
+                step_scale_input(),
             ],
             outputs=[io.Sampler.Output(display_name="SAMPLER", tooltip="To Sampler Custom Advanced.")],
         )
 
     @classmethod
     def execute(
-        cls, strength, step_size, levels, content_pull=0.0, resume_latent=None, resume_step=0
+        cls, strength, step_size, levels, content_pull=0.0, resume_latent=None, resume_step=0, step_scale="per element"
     ) -> io.NodeOutput:
         with naming(SAMPLER):
             reached = resumed(resume_latent, resume_step)
@@ -195,6 +197,7 @@ class StylizeSMSSampler(io.ComfyNode):
                 strength=strength,
                 step_size=step_size,
                 pull=content_pull,
+                shared=step_scale == "per picture",
                 drawn=levels == "drawn",
                 start=resume_step,
                 reached=reached,

@@ -150,13 +150,13 @@ class TextTower(nn.Module):
         x = self.embeddings.token_embedding(ids) + self.embeddings.position_embedding.weight
         for layer in self.encoder.layers:
             x = layer(x)
-        until_end = torch.cat([torch.ones_like(ids[:, :1]), (ids != 2).long().cumprod(1)[:, :-1]], 1)
-        return self.final_layer_norm(x) * until_end.unsqueeze(-1)
+        return self.final_layer_norm(x)
 
 
 def token_ids(tokenizer, texts, device):
-    rows = [tokenizer(text)["input_ids"][:TEXT_LENGTH] for text in texts]
-    return torch.tensor([row + [0] * (TEXT_LENGTH - len(row)) for row in rows], device=device)
+    """Ids of prompts, shape (prompts, TEXT_LENGTH), filled with the end token as CLIP is for SD 1.x."""
+    rows = [tokenizer(text)["input_ids"][: TEXT_LENGTH - 1] for text in texts]
+    return torch.tensor([row + [2] * (TEXT_LENGTH - len(row)) for row in rows], device=device)
 
 
 class Schedule:

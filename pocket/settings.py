@@ -1,7 +1,7 @@
 """Every choice that shapes the pocket model: pictures kept out, styles, words, network sizes, schedule."""
 
 SEED = 20260
-VERSION = "1.0"
+VERSION = "1.1"
 LICENCE = "CC0-1.0"
 
 # Photographs in no training set, named by their file stem in the folder of free photographs.
@@ -24,7 +24,7 @@ VIEW = (256, 384)  # height and width of every training picture, in pixels
 LATENT_CHANNELS = 16
 CONTEXT_DIM = 128  # width of the text tower; also the signature of the model family
 TEXT_LAYERS = 2
-TEXT_LENGTH = 24
+TEXT_LENGTH = 16
 
 # Styles of the base model: word -> renderer. "net:k" is style k of the 26-style network, the rest is in styles.py.
 BASE_STYLES = {

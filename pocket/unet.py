@@ -14,9 +14,9 @@ from training import Run, seed_everything
 
 STEPS, LR = 20000, 6e-4
 # (latent height, latent width, batch, share): details, larger details, whole views
-SHAPES = ((16, 16, 16, 0.45), (24, 24, 7, 0.22), (24, 36, 5, 0.08), (32, 48, 3, 0.25))
+SHAPES = ((16, 16, 16, 0.3), (24, 24, 7, 0.15), (24, 36, 5, 0.1), (32, 48, 3, 0.45))
 DROP_PROMPT = 0.12
-PAIRED_SHARE = 0.6  # steps that ask for the style of a photograph rather than for clean latents of a picture
+PAIRED_SHARE = 0.45  # steps that ask for the style of a photograph rather than for clean latents of a picture
 UNKNOWN = [f"zq{k}" for k in range(400)]  # words that fill the hash buckets: the model learns to ignore them
 
 
@@ -78,10 +78,16 @@ def write_prompt(style, view, whole, always=False):
     return " ".join(words)
 
 
-def random_times(count, device):
-    """Times for a batch: half logit-normal below the middle (where img2img works), half uniform."""
+def random_times(count, device, whole=False):
+    """Times for a batch: half uniform, half near where it matters.
+
+    For details that is below the middle, where image to image works; for whole views above it, where the things in a
+    picture and their places are decided.
+    """
     if random.random() < 0.5:
         u = (torch.rand(1) + torch.arange(count) / count) % 1
+    elif whole:
+        u = torch.sigmoid(torch.randn(count) * 0.9 + 1.0)
     else:
         u = torch.sigmoid(torch.randn(count) * 1.2 - 0.3)
     return (u * 1000).long().clamp(0, 999).to(device)
@@ -161,7 +167,7 @@ class Base:
         """The loss of one training step on a batch of `data`."""
         height, width, count = pick_shape()
         photo, styled, tags = data.batch(height, width, count)
-        times = random_times(count, self.device)
+        times = random_times(count, self.device, whole=height >= 32 and not paired)
         prompts = [write_prompt(style, view, height >= 24, always=paired) for style, view in tags]
         if paired:
             return self.paired_losses(photo, styled, prompts, times.clamp(10, 900)).mean()

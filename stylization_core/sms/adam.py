@@ -17,16 +17,21 @@ class Adam:
         like: tensor whose shape and device the moments take.
         betas: decay of the two moments.
         eps: added to the root of the second moment; :data:`EPS` for SMS.
+        shared: one second moment for each picture, the mean over its elements, instead of one per element. Then the
+            step keeps the gradient's own proportions: strong directions move more, weak ones and noise less.
 
     Attributes:
-        spread: what the last step was divided by, like the tensor; None before the first.
+        spread: what the last step was divided by, broadcasts to the tensor; None before the first.
     """
 
-    def __init__(self, like: Tensor, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = EPS):
+    def __init__(
+        self, like: Tensor, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = EPS, shared: bool = False
+    ):
         self.first = torch.zeros_like(like, dtype=torch.float32)
         self.second = torch.zeros_like(like, dtype=torch.float32)
         self.betas, self.eps, self.count = betas, eps, 0
         self.spread: Tensor | None = None
+        self.shared = shared
 
     def step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
         """``x`` after one step of ``size`` against ``gradient``; returns a new tensor."""
@@ -35,5 +40,6 @@ class Adam:
         self.first.lerp_(gradient, 1 - beta1)
         self.second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         mean = self.first / (1 - beta1**self.count)
-        self.spread = (self.second / (1 - beta2**self.count)).sqrt_().add_(self.eps)
+        second = self.second.mean(tuple(range(1, x.ndim)), keepdim=True) if self.shared else self.second
+        self.spread = (second / (1 - beta2**self.count)).sqrt_().add_(self.eps)
         return x - size * mean / self.spread

@@ -88,6 +88,7 @@ def optimize(
     terms: Terms = Terms(),
     *,
     spread: Tensor | None = None,
+    shared: bool = False,
     start: int = 0,
     reached: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
@@ -99,6 +100,7 @@ def optimize(
         predict, add_noise: the model's side, see :data:`Predict` and :data:`AddNoise`.
         seed: of the noise stream.
         spread: relative step length per channel, see :func:`channel_spread`; None takes all alike (published).
+        shared: one step length per picture instead of one per element (published), see :class:`Adam`.
         start, reached: continue at this step from this latent; Adam's moments start anew.
         on_step: called after each step with its index and the latent reached.
 
@@ -109,7 +111,7 @@ def optimize(
     x = source if reached is None else reached.float().to(source.device)
     if terms.strength == 0:
         return x
-    adam = Adam(source)
+    adam = Adam(source, shared=shared)
     noise_stream = stream(seed, "sms.noise")
     spread = torch.ones_like(source[:, :, :1, :1]) if spread is None else spread
     for step in range(len(schedule)):

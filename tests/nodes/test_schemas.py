@@ -33,6 +33,7 @@ INPUTS = {
         "source",
         "spectrum_form",
         "content_pull",
+        "step_scale",
     ],
     "StylizeSMSGuider": [
         "model",
@@ -45,7 +46,15 @@ INPUTS = {
         "fake_blend",
     ],
     "StylizeSMSSigmas": ["model", "steps", "t_max", "t_min", "narrowing", "latent_image"],
-    "StylizeSMSSampler": ["strength", "step_size", "levels", "content_pull", "resume_latent", "resume_step"],
+    "StylizeSMSSampler": [
+        "strength",
+        "step_size",
+        "levels",
+        "content_pull",
+        "resume_latent",
+        "resume_step",
+        "step_scale",
+    ],
     "StylizeSMSGuidance": ["model", "strength", "mode", "start_percent", "end_percent", "style_model"],
     "StylizeSpectrumRegularizer": [
         "model",

@@ -76,6 +76,7 @@ OPTIONS = {
     "proximal spectrum": lambda rig: ({"spectrum_form": "proximal"}, {"proximal": True}),
     "colour hold": lambda rig: ({"color_hold": 0.2}, {"color": 0.2}),
     "content pull": lambda rig: ({"content_pull": 3.0}, {"pull": 3.0}),
+    "step scale": lambda rig: ({"step_scale": "per picture"}, {"shared": True}),
     "live relevance": lambda rig: (
         {"relevance": "live", "relevance_floor": 0.2},
         {"relevance_floor": 0.2, "live": True},

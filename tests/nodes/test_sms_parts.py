@@ -63,7 +63,7 @@ def by_parts(rig, advanced, guider, sigmas, sampler):
 
     def run(model, latent=None, **given) -> torch.Tensor:
         chosen = {name: given.pop(name) for name in tuple(given) if name in SIGMAS}
-        drawn = {name: given.pop(name) for name in tuple(given) if name in {*SAMPLER, "content_pull"}}
+        drawn = {name: given.pop(name) for name in tuple(given) if name in {*SAMPLER, "content_pull", "step_scale"}}
         drawn.update({name: given.pop(name) for name in tuple(given) if name.startswith("resume")})
         latent = {"samples": picture(rig)} if latent is None else latent
         return advanced(guider(model, **given), sampler(**drawn), sigmas(model, **chosen), latent)["samples"]
@@ -112,6 +112,7 @@ EQUAL = {
     "fake blend": lambda rig: {"fake_blend": 0.3},
     "trained fake score": lambda rig: {"fake_score": "trained"},
     "content pull": lambda rig: {"content_pull": 3.0},
+    "step scale": lambda rig: {"step_scale": "per picture"},
     "resumed": lambda rig: {"resume_latent": {"samples": picture(rig) + 0.5}, "resume_step": 2},
 }
 

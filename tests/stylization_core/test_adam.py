@@ -84,3 +84,13 @@ def test_size_zero_moves_nothing_but_remembers_the_gradient():
 def test_moments_are_float32_for_half_latents():
     adam = Adam(torch.zeros(3, dtype=torch.float16))
     assert adam.first.dtype == adam.second.dtype == torch.float32
+
+
+def test_shared_moment_keeps_the_proportions_of_the_gradient():
+    """One step: every element moves along its own gradient, each picture by its own root mean square."""
+    gradient = torch.tensor([[[[3.0, -1.0]]], [[[0.2, 0.4]]]])
+    x = torch.zeros_like(gradient)
+    moved = Adam(x, eps=0.0, shared=True).step(x, gradient, 0.1)
+    rms = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
+    assert torch.allclose(moved, -0.1 * gradient / rms)
+    assert torch.allclose(Adam(x, eps=0.0).step(x, gradient, 0.1), -0.1 * gradient.sign())

@@ -36,6 +36,7 @@ class StyleMatchingSampler(ScoreSampler):
         strength: multiplies every step of the optimisation.
         step_size: Adam step after the warm-up, in latent units.
         pull: decay towards the input, see :class:`Terms`.
+        shared: one step length per picture instead of one per element (published).
         drawn: draw levels below SIGMAS, as published; else take SIGMAS themselves as levels.
         spectrum: hold on the low band, or None.
         refinement: relevance map, or None. Without a mask its prompts come from the guider.
@@ -45,6 +46,7 @@ class StyleMatchingSampler(ScoreSampler):
     strength: float = 1.0
     step_size: float = 0.1
     pull: float = 0.0
+    shared: bool = False
     drawn: bool = True
     spectrum: SpectrumHold | None = None
     refinement: Refinement | None = None
@@ -98,7 +100,9 @@ class _Run:
                 self._add_noise,
                 self.seed,
                 self._terms(),
-                spread=channel_spread(self.source),
+                # one length for all keeps the channels' own proportions; one per element needs them put back
+                spread=None if self.settings.shared else channel_spread(self.source),
+                shared=self.settings.shared,
                 start=self.settings.start,
                 reached=self._reached(),
                 on_step=self._on_step,

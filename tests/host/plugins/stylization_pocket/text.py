@@ -51,9 +51,8 @@ def clip_classes(config):
                 max_length=length,
                 textmodel_json_config=dict(config),
                 model_class=PocketTextModel,
-                special_tokens={"start": 1, "end": 2, "pad": 0},
+                special_tokens={"start": 1, "end": 2, "pad": 2},
                 return_projected_pooled=False,
-                zero_out_masked=True,
                 model_options=model_options or {},
             )
 
@@ -67,7 +66,6 @@ def clip_classes(config):
             super().__init__(
                 self.vocabulary,
                 max_length=length,
-                pad_with_end=False,
                 embedding_key="clip_l",
                 embedding_directory=embedding_directory,
                 embedding_size=config["hidden_size"],
