@@ -180,8 +180,8 @@ class StylizeSemanticRefiner(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     tooltip=(
-                        "Least action anywhere. 1 acts everywhere alike, 0 can freeze a region. Ordinary samplers obey the "
-                        "map at every step, so 0.6 to 0.9 there; 0.1 suits SMS."
+                        "Least action anywhere. 1 acts everywhere alike, 0 can freeze a region. Ordinary samplers obey "
+                        "the map at every step, so 0.6 to 0.9 there; 0.1 suits SMS."
                     ),
                 ),
                 io.Combo.Input(
