@@ -37,6 +37,7 @@ from .settings import (
     ScoreGuidance,
     SpectrumHold,
 )
+from .sms import foreign_cfg_functions
 from .style_guider import KINDS, STYLE, ScoreSampler, SecondModel
 
 KEY = "stylization.sampling"
@@ -112,6 +113,10 @@ class _Run:
         options = dict(self.given)
         if self.guidance is not None and self.guidance.path is not None:
             # the estimate is the path's own: what other nodes put around guidance would be asked for in vain
+            names = foreign_cfg_functions(options)
+            if names:
+                text = "[Stylization] guidance in mode edit replaces the guided prediction; without effect in it: %s"
+                logging.warning(text, ", ".join(names))
             options = {key: value for key, value in options.items() if key not in CFG_FUNCTIONS}
         options["sampler_post_cfg_function"] = [*options.get("sampler_post_cfg_function", []), self]
         if self.guidance is not None:

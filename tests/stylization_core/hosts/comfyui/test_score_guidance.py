@@ -317,6 +317,15 @@ def test_edit_follows_the_score_alone_whatever_other_guidance_makes(rig, styled,
         assert sum(count for *_, count in rows) == 4 * 2 * source.shape[0]
 
 
+@pytest.mark.parametrize("edit", [True, False])
+def test_edit_names_the_guidance_that_it_replaces(rig, styled, caplog, edit):
+    with caplog.at_level("WARNING"):
+        rig.ordinary.sample(rig.ordinary.guided(rescaled(styled), edit=edit), rig.ordinary.latent())
+    named = [record.getMessage() for record in caplog.records if "mode edit" in record.getMessage()]
+    assert len(named) == (1 if edit else 0)
+    assert all("RescaleCFG" in message for message in named)
+
+
 def test_questions_of_other_nodes_are_not_taken_for_the_steps_own(rig, styled):
     """A node may ask again about the very same input, for another prompt or with other attention."""
     import comfy.samplers
