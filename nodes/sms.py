@@ -16,7 +16,6 @@ from .inputs import check_channels, latent_samples
 from .sms_inputs import (
     FORMS,
     cfg_input,
-    check_resume,
     color_hold_input,
     content_pull_input,
     fake_blend_input,
@@ -88,7 +87,6 @@ class StylizeSMS(io.ComfyNode):
             style = find_style(model, style_model)
             check_channels(model, samples)
             reached = resumed(resume_latent, resume_step)
-            check_resume(reached, resume_step, samples.shape, steps)
             if strength == 0 or dial(model.model_options) == 0:
                 return io.NodeOutput(latent_image)
             sampler = StyleMatchingSampler(

@@ -171,21 +171,3 @@ def resumed(resume_latent: dict | None, resume_step: int):
             )
         return None
     return latent_samples(resume_latent, "resume_latent")
-
-
-def check_resume(reached, resume_step: int, shape, steps: int) -> None:
-    """Refuse a resume latent that does not belong to this run.
-
-    Raises:
-        StylizationError: another shape, or no step left.
-    """
-    if reached is None:
-        return
-    if tuple(reached.shape) != tuple(shape):
-        raise StylizationError(
-            "resume_latent",
-            f"it is {tuple(reached.shape)}, latent_image is {tuple(shape)}",
-            "Connect the latent that the interrupted run of this picture saved",
-        )
-    if resume_step >= steps:
-        raise StylizationError("resume_step", f"it is {resume_step} of {steps} steps", "Nothing is left to do")

@@ -36,8 +36,6 @@ class _Guider(StyleMatchingGuider):
             return super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
         with naming(SAMPLER):
             check_channels(self.model_patcher, latent_samples({"samples": latent_image}))
-            if len(sigmas) < 2:  # ComfyUI would return the input for an empty list
-                raise StylizationError("sigmas", "they hold no step", "Connect 'Stylize SMS Sigmas'")
         with naming(GUIDER):
             return super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
 

@@ -138,7 +138,7 @@ def load(work):
     net = build(work)
     if (work / "autoencoder.pt").is_file():
         net.load_state_dict(torch.load(work / "autoencoder.pt", weights_only=True))
-    return net.eval().requires_grad_(False)
+    return net.train(False).requires_grad_(False)
 
 
 def prepare(work, styles):

@@ -37,14 +37,15 @@ def low_rank(
         The delta of the layer's output.
     """
     if conv is None:
-        return F.linear(F.linear(x, down.flatten(1)), up.flatten(1)) * scale
+        return F.linear(F.linear(x, down.flatten(1)) * scale, up.flatten(1))
     if mid is None:
         kernel = down if down.ndim == 4 else down[:, :, None, None]
         hidden = F.conv2d(x, kernel, None, conv.stride, conv.padding, conv.dilation)
     else:
         hidden = F.conv2d(x, down.flatten(1)[:, :, None, None])
         hidden = F.conv2d(hidden, mid, None, conv.stride, conv.padding, conv.dilation)
-    return F.conv2d(hidden, up.flatten(1)[:, :, None, None]) * scale
+    # on the few channels of the rank, not on the layer's own
+    return F.conv2d(hidden * scale, up.flatten(1)[:, :, None, None])
 
 
 def dense(x: Tensor, delta: Tensor, conv: ConvGeometry | None = None) -> Tensor:

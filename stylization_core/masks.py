@@ -20,7 +20,8 @@ def latent_mask(mask: Tensor | None, samples: Tensor, ratio: int = 8, subject: s
         (B or 1, 1, h, w) on the samples' device, or None for no mask.
 
     Raises:
-        StylizationError: another aspect than the latent, or a batch that fits neither 1 nor the latent's.
+        StylizationError: another aspect than the latent, a batch that fits neither 1 nor the latent's, NaN or infinite
+            values.
     """
     if mask is None:
         return None
@@ -37,5 +38,10 @@ def latent_mask(mask: Tensor | None, samples: Tensor, ratio: int = 8, subject: s
             subject,
             f"it has {mask.shape[0]} entries for {samples.shape[0]} pictures",
             "Use one mask, or one per picture",
+        )
+    broken = int((~mask.isfinite()).sum())
+    if broken:
+        raise StylizationError(
+            subject, f"{broken} of its {mask.numel()} values are NaN or infinite", "Look at the node that made it"
         )
     return F.adaptive_avg_pool2d(mask, (height, width)).clamp(0, 1).to(samples.device)

@@ -128,10 +128,9 @@ def hold_band(
         return x
     band = low_band(*x.shape[-2:], rate, device=x.device).to(x.dtype)
     difference = dct2(x - reference)
-    if proximal:
-        mean = (difference.abs() * band).sum((-2, -1), keepdim=True) / band.sum()
-        return spectrum_prox(x, reference, rate, share * mean, color_weight=color_weight)
+    mean = (difference.abs() * band).sum((-2, -1), keepdim=True) / band.sum() if proximal else None
     band = band * share
     if color_weight != 1.0:
         band[0, 0] *= color_weight
-    return x - idct2(band * difference)
+    taken = difference.clamp(-band * mean, band * mean) if proximal else band * difference
+    return x - idct2(taken)

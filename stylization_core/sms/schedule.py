@@ -8,6 +8,7 @@ kinds are matched by signal-to-noise ratio (:func:`flow_sigma`).
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,11 +54,17 @@ def flow_sigma(sigma_k: float, scale: float = 1.0) -> float:
     return scale * sigma_k / (1 + scale * sigma_k)
 
 
+@lru_cache(maxsize=1)
+def _log_levels() -> list[float]:
+    """Logarithms of the chain's noise levels, rising."""
+    return [math.log(vp_sigma(t)) for t in range(len(_chain()[1]))]
+
+
 def nearest_timestep(sigma_k: float) -> int:
     """The timestep of the reference chain whose noise level is nearest to ``sigma_k`` in ratio; 0 .. 999."""
-    abar = _chain()[1]
-    levels = ((1 - abar) / abar).sqrt().log()
-    return int((levels - math.log(min(max(sigma_k, 1e-9), 1e9))).abs().argmin())
+    levels, wanted = _log_levels(), math.log(min(max(sigma_k, 1e-9), 1e9))
+    above = min(bisect_left(levels, wanted), len(levels) - 1)
+    return min((max(above - 1, 0), above), key=lambda t: abs(levels[t] - wanted))
 
 
 def upper_substep(step: int, steps: int, t_max: float, lowest: int) -> int:

@@ -191,7 +191,7 @@ BAD_INPUT = {
     "step to resume at but no latent": (lambda rig: {"resume_step": 3}, "resume_step: it is 3 but no resume_latent"),
     "resuming another picture": (
         lambda rig: {"resume_latent": {"samples": picture(rig, 2, 4, 8, 8)}, "resume_step": 1},
-        "resume_latent: it is (2, 4, 8, 8), latent_image is (2, 4, 12, 10)",
+        "resume_latent: it is (2, 4, 8, 8), the run's latent is (2, 4, 12, 10)",
     ),
     "nothing left to resume": (
         lambda rig: {"resume_latent": {"samples": picture(rig)}, "resume_step": 4},

@@ -359,15 +359,15 @@ def test_cost_is_said_beforehand(by_parts, styled, caplog):
         by_parts(styled, strength=0.0)
     said = [record.getMessage() for record in caplog.records if "[Stylization]" in record.getMessage()]
     assert len(said) == 3
-    assert "SMS: 2 iterations of 8 model rows" in said[0] and "MiB for a private copy of the model" in said[1]
-    assert "SMS: 4 iterations of 4 model rows" in said[2]
+    assert "SMS: 2 iterations, 8 model rows for the scores" in said[0] and "MiB for a private copy of the model" in said[1]
+    assert "SMS: 4 iterations, 4 model rows for the scores" in said[2]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_sigmas_without_a_step_are_refused(rig, refusal, advanced, guider, sampler, styled, count):
     run = lambda: advanced(guider(styled), sampler(), torch.ones(count), {"samples": picture(rig)})  # noqa: E731
-    message = refusal("Stylize SMS Sampler", run)
-    assert message.startswith("Stylize SMS Sampler, sigmas: they hold no step. Connect 'Stylize SMS Sigmas'")
+    message = refusal("Stylize SMS Guider", run)
+    assert message.startswith("Stylize SMS Guider, sigmas: they hold no step. Connect 'Stylize SMS Sigmas'")
 
 
 def test_other_guiders_are_refused_by_name(rig, stock, refusal, advanced, sigmas, sampler, styled):

@@ -97,3 +97,11 @@ def test_refusal_names_the_input_and_knows_the_pixels_of_a_cell():
 def test_mask_batch_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="mask: it has 3 entries for 2 pictures. Use one mask, or one per picture"):
         latent_mask(torch.ones(3, 96, 80), picture())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_broken_values_are_refused_with_their_number(value):
+    mask = torch.ones(1, 64, 64)
+    mask[0, 3, 5] = value
+    with pytest.raises(ValueError, match="1 of its 4096 values are NaN or infinite"):
+        latent_mask(mask, torch.zeros(1, 4, 8, 8))

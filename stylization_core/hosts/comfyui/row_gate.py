@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import comfy.lora
 import torch
@@ -41,7 +42,7 @@ class RowGate:
             return executor(*args, **kwargs)
         handles = []
         try:
-            for module_name, deltas in self._by_module().items():
+            for module_name, deltas in self._by_module.items():
                 module = executor.class_obj.get_submodule(module_name)
                 handles.append(module.register_forward_hook(self._hook(module_name, deltas, parts, rows)))
             return executor(*args, **kwargs)
@@ -49,6 +50,7 @@ class RowGate:
             for handle in handles:
                 handle.remove()
 
+    @cached_property
     def _by_module(self) -> dict[str, list[tuple[str, Delta]]]:
         modules: dict[str, list[tuple[str, Delta]]] = {}
         for key, deltas in self.branch.deltas.items():

@@ -83,9 +83,17 @@ class _Run:
         self.seed, self.strength, self.noise = extra_args.get("seed") or 0, strength, noise
         self.latent_image, self.sigmas = latent_image, sigmas
         self.levels = Levels(guider.inner_model.model_sampling)
-        self.first = max(1, self.levels.timestep(float(sigmas[0])))
+        self.visited = [sigma for sigma in sigmas.tolist() if sigma > 0]
+        self.first = max(1, self.levels.timestep(max(self.visited, default=0.0)))
         self.parts: list = []
         self.guidance = None
+        self._level: tuple[Tensor | None, float] = (None, 0.0)
+
+    def sigma(self, level: Tensor) -> float:
+        """A step's level as a number; a step asks with one tensor again and again, and waits for the device once."""
+        if self._level[0] is not level:
+            self._level = (level, float(level.max()))
+        return self._level[1]
 
     def open(self, denoise_mask: Tensor | None) -> None:
         """Build what acts; :meth:`close` is due afterwards, also where this fails."""
@@ -105,8 +113,7 @@ class _Run:
 
     def _entered(self, settings: SpectrumHold | Refinement | ScoreGuidance) -> bool:
         """Whether any level between the run's first and its last above zero lies in the settings' window."""
-        levels = [sigma for sigma in self.sigmas.tolist() if sigma > 0]
-        return bool(levels) and self.window(settings).meets(min(levels), max(levels))
+        return bool(self.visited) and self.window(settings).meets(min(self.visited), max(self.visited))
 
     def options(self) -> dict:
         """The run's model options with our functions at the end of the CFG chain."""
@@ -131,7 +138,7 @@ class _Run:
 
     def __call__(self, args: dict) -> Tensor:
         """Post-CFG function."""
-        denoised, sigma = args["denoised"], float(args["sigma"].max())
+        denoised, sigma = args["denoised"], self.sigma(args["sigma"])
         for part in self.parts:
             denoised = part.act(denoised, sigma, args)
         return denoised
@@ -153,7 +160,7 @@ class _Run:
         wanted = self.noise.shape
         if content.shape[1:] != wanted[1:] or content.shape[0] not in (1, wanted[0]):
             raise StylizationError(
-                "content",
+                subject,
                 f"its latent is {tuple(content.shape)}, the run's is {tuple(wanted)}",
                 "Encode a picture of the size that is sampled, with the VAE of this model",
             )
@@ -263,7 +270,7 @@ class _Guidance:
         In the edit form both answers are the path's estimate, so that samplers which step along the negative one
         (CFG++) follow the path too; the negative prompt is not asked for, and nothing is outside the window.
         """
-        sigma = float(level.max())
+        sigma = self.run.sigma(level)
         own = options.get("transformer_options", {}).get(BRANCHES) is None and len(conds) == 2 and conds[0] is not None
         # the step's own question comes first; later ones about the same input are other nodes'
         own = own and (self._found is None or self._found[0] is not x or self._found[1] != sigma)

@@ -67,8 +67,6 @@ class StyleMatchingSampler(ScoreSampler):
                 f"the SMS sampler needs the two predictions of an SMS guider, not a {type(model_wrap).__name__}",
                 "Connect the 'Stylize SMS Guider' node",
             )
-        if len(sigmas) < 2:
-            raise StylizationError("sigmas", "they hold no step", "Connect 'Stylize SMS Sigmas' with at least 1 step")
         return _Run(self, model_wrap, sigmas, extra_args, callback, latent_image, denoise_mask).run()
 
 
@@ -81,11 +79,12 @@ class _Run:
         self.options, self.seed = extra_args["model_options"], extra_args["seed"] or 0
         self.levels = Levels(guider.inner_model.model_sampling)
         *bounds, last = sigmas.tolist()
-        self.uppers = [self.levels.timestep(sigma) for sigma in bounds]
+        uppers = [self.levels.timestep(sigma) for sigma in bounds]
+        self.highest = max(uppers)
         self.lowest = max(lowest_timestep(0.0), self.levels.timestep(last)) if last > 0 else lowest_timestep()
         self.given = None if settings.drawn else bounds
         self.schedule = make_schedule(
-            self.uppers, self.seed, lowest=self.lowest, step_peak=settings.step_size, drawn=settings.drawn
+            uppers, self.seed, lowest=self.lowest, step_peak=settings.step_size, drawn=settings.drawn
         )
         self.step, self.x = settings.start, None
 
@@ -180,7 +179,7 @@ class _Run:
 
     def _on_step(self, step: int, x: Tensor) -> None:
         self.step, self.x = step + 1, x
-        self.guider.fit_fake(x, self.lowest, max(self.uppers), self._progress(step), self.options)
+        self.guider.fit_fake(x, self.levels, self.lowest, self.highest, self._progress(step), self.options)
         total = len(self.schedule)
         if self.callback is not None and (step + 1 == total or step % max(1, total // 50) == 0):
             self.callback(step, x, x, total)

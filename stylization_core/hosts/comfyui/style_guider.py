@@ -18,6 +18,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...errors import StylizationError
 from ...randomness import stream
 from ...sms.schedule import SUBSTEPS, vp_sigma
 from .branches import Branch, predict
@@ -58,7 +59,7 @@ class ScoreSampler(comfy.samplers.Sampler):
 
     def idle(self, model_options: dict) -> bool:
         """Whether the run would change nothing, so that the input latent itself is the answer."""
-        raise NotImplementedError
+        return False
 
 
 class StyleMatchingGuider(comfy.samplers.CFGGuider):
@@ -84,18 +85,19 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         self.windows = None
         self._gate = self._second = self._twin = self._draws = None
 
-    def sample(self, noise, latent_image, sampler, *args, **kwargs):
+    def sample(self, noise, latent_image, sampler, sigmas, denoise_mask=None, *args, **kwargs):
         """As the parent's; an idle score sampler returns the input latent itself, a mask of 0 its cells."""
         if not isinstance(sampler, ScoreSampler):
-            return super().sample(noise, latent_image, sampler, *args, **kwargs)
+            return super().sample(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+        if len(sigmas) < 2:  # ComfyUI would return the input for an empty list
+            raise StylizationError("sigmas", "they hold no step", "Connect 'Stylize SMS Sigmas' with at least 1 step")
         if sampler.idle(self.model_options):
             return latent_image
-        result = super().sample(noise, latent_image, sampler, *args, **kwargs)
-        mask = kwargs.get("denoise_mask", args[1] if len(args) > 1 else None)
-        if mask is None:
+        result = super().sample(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+        if denoise_mask is None:
             return result
         # the way into the model's scale and back rounds, and what is protected stays as it is
-        mask = comfy.sampler_helpers.prepare_mask(mask, result.shape, result.device)
+        mask = comfy.sampler_helpers.prepare_mask(denoise_mask, result.shape, result.device)
         return torch.where(mask == 0, latent_image.to(result), result)
 
     def outer_sample(self, noise, latent_image, sampler, sigmas, *args, **kwargs):
@@ -122,7 +124,7 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
     def _say_cost(self, steps: int, batch: int) -> None:
         rows = batch * (2 if math.isclose(self.cfg, 1.0) else 4)
         style = 0 if self.style.branch is None else self.style.branch.nbytes / 2**20
-        text = "[Stylization] SMS: %d iterations of %d model rows; style deltas %.1f MiB beside the model"
+        text = "[Stylization] SMS: %d iterations, %d model rows for the scores; style deltas %.1f MiB beside the model"
         logging.info(text, steps, rows, style)
         if self.fake.trained:
             copy = training_bytes(self.model_patcher, self.fake.rank) / 2**20
@@ -211,18 +213,20 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
             return predictions[0]
         return torch.lerp(predictions[1].float(), predictions[0].float(), float(self.cfg))
 
-    def fit_fake(self, x: Tensor, lowest: int, highest: int, progress: float, model_options: dict) -> None:
+    def fit_fake(
+        self, x: Tensor, levels: Levels, lowest: int, highest: int, progress: float, model_options: dict
+    ) -> None:
         """One training step of the fake score on the latent reached; nothing to do for a frozen one.
 
         Level and noise are its own draws. The range of levels does not narrow over the run, as published.
 
         Args:
             x: (B, C, H, W) in model scale.
+            levels: of the base model.
             lowest, highest: timesteps of the reference chain.
         """
         if self._twin is None:
             return
-        levels = Levels(self.inner_model.model_sampling)
         first = (lowest - 1) // 2
         last = max(first, min((highest - 1) // 2, SUBSTEPS - 1))
         t = 2 * int(torch.randint(first, last + 1, (1,), generator=self._draws)) + 1

@@ -282,7 +282,7 @@ def _inject(network: nn.Module, rank: int, alpha: float, seed: int) -> dict[nn.P
         factors[down] = []
         # query, key and value come first, each as wide as the input
         factors[up] = [slice(width, 2 * width), slice(3 * width, None)] if names is FUSED else []
-    network.eval()
+    network.train(False)
     return factors
 
 
