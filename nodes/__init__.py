@@ -2,8 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .conditioning_batch import StylizeConditioningBatch
+from .references import StylizeInvertReference, StylizeReference
 from .relevance_map import StylizeRelevanceMap
 from .sampling import StylizeSemanticRefiner, StylizeSMSGuidance, StylizeSpectrumRegularizer
+from .shared_attention import StylizeSharedAttention, StylizeSharedAttentionBatch
 from .sms import StylizeSMS
 from .sms_parts import StylizeSMSGuider, StylizeSMSSampler, StylizeSMSSigmas
 from .style_lora import StylizeStyleLoRA
@@ -18,6 +21,11 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeSpectrumRegularizer,
     StylizeRelevanceMap,
     StylizeSemanticRefiner,
+    StylizeReference,
+    StylizeInvertReference,
+    StylizeSharedAttention,
+    StylizeSharedAttentionBatch,
+    StylizeConditioningBatch,
 ]
 
 

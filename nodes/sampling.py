@@ -124,9 +124,7 @@ class StylizeSpectrumRegularizer(io.ComfyNode):
                     "form",
                     options=FORMS,
                     default="gradient",
-                    tooltip=(
-                        "gradient: as published. proximal: small differences vanish and large ones nearly stay."
-                    ),
+                    tooltip=("gradient: as published. proximal: small differences vanish and large ones nearly stay."),
                 ),
                 color_hold_input(),
                 *window_inputs(),

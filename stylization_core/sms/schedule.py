@@ -77,9 +77,7 @@ def lowest_timestep(t_min: float = 0.02) -> int:
     return 2 * max(1, round(SUBSTEPS * t_min)) + 1
 
 
-def upper_timesteps(
-    steps: int, *, t_min: float = 0.02, t_max: float = 0.5, narrowing: bool = True
-) -> tuple[int, ...]:
+def upper_timesteps(steps: int, *, t_min: float = 0.02, t_max: float = 0.5, narrowing: bool = True) -> tuple[int, ...]:
     """The largest timestep that can be drawn at each step.
 
     Args:

@@ -359,7 +359,8 @@ def test_cost_is_said_beforehand(by_parts, styled, caplog):
         by_parts(styled, strength=0.0)
     said = [record.getMessage() for record in caplog.records if "[Stylization]" in record.getMessage()]
     assert len(said) == 3
-    assert "SMS: 2 iterations, 8 model rows for the scores" in said[0] and "MiB for a private copy of the model" in said[1]
+    assert "SMS: 2 iterations, 8 model rows for the scores" in said[0]
+    assert "MiB for a private copy of the model" in said[1]
     assert "SMS: 4 iterations, 4 model rows for the scores" in said[2]
 
 

@@ -130,3 +130,13 @@ def replace_options(args: Sequence, kwargs: dict, options: dict) -> tuple[list, 
     if "transformer_options" in kwargs:
         return list(args), {**kwargs, "transformer_options": options}
     return [*args[:5], options, *args[6:]], kwargs
+
+
+def with_wrapper(options: dict, kind: str, key: str, wrapper: Callable) -> dict:
+    """Copy of model options with one more wrapper of a kind, innermost; a key can hold several."""
+    transformer_options = dict(options.get("transformer_options", {}))
+    wrappers = dict(transformer_options.get("wrappers", {}))
+    others = wrappers.get(kind, {})
+    wrappers[kind] = {**others, key: [*others.get(key, []), wrapper]}
+    transformer_options["wrappers"] = wrappers
+    return {**options, "transformer_options": transformer_options}

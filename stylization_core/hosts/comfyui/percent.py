@@ -7,6 +7,7 @@ of the conditionings and answered by the share of the run that is done. The shar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 WINDOW = "stylization.window"
@@ -69,3 +70,24 @@ def active(conditioning: list, progress: float | None) -> list:
         return conditioning
     kept = [c for c in conditioning if WINDOW not in c or c[WINDOW][0] <= progress <= c[WINDOW][1]]
     return kept or conditioning
+
+
+class NoiseWindow:
+    """A percent window of an ordinary sampling run, in noise levels of the model.
+
+    Args:
+        sampling: the model's ``model_sampling``.
+        start, end: shares of the noise chain; 0 and 1 are its ends, whatever the run's levels.
+    """
+
+    def __init__(self, sampling, start: float, end: float):
+        self.highest = math.inf if start <= 0 else float(sampling.percent_to_sigma(start))
+        self.lowest = -math.inf if end >= 1 else float(sampling.percent_to_sigma(end))
+
+    def open_at(self, sigma: float) -> bool:
+        """Whether a level lies inside."""
+        return self.lowest <= sigma <= self.highest
+
+    def meets(self, lowest: float, highest: float) -> bool:
+        """Whether any level of a range lies inside."""
+        return max(self.lowest, lowest) <= min(self.highest, highest)

@@ -8,7 +8,6 @@ itself and passes through here untouched.
 from __future__ import annotations
 
 import logging
-import math
 
 import comfy.model_management
 import comfy.sampler_helpers
@@ -21,9 +20,10 @@ from ...masks import latent_mask
 from ...relevance import live_relevance, placed
 from ...sms.guidance import EditPath, added
 from ...spectrum import hold_band
-from .branches import BRANCHES, Branch, predict
+from .branches import BRANCHES, Branch, predict, with_wrapper
 from .dial import dial
 from .levels import Levels
+from .percent import NoiseWindow
 from .relevance_map import BASE, RelevanceSampler, ask_pair, precomputed, process
 from .row_gate import RowGate
 from .settings import (
@@ -127,13 +127,8 @@ class _Run:
             options = {key: value for key, value in options.items() if key not in CFG_FUNCTIONS}
         options["sampler_post_cfg_function"] = [*options.get("sampler_post_cfg_function", []), self]
         if self.guidance is not None:
-            transformer_options = dict(options.get("transformer_options", {}))
-            wrappers = dict(transformer_options.get("wrappers", {}))
             # innermost: other wrappers see the two predictions that they expect
-            others = wrappers.get(WrappersMP.CALC_COND_BATCH, {})
-            wrappers[WrappersMP.CALC_COND_BATCH] = {**others, KEY: [self.guidance.beside]}
-            transformer_options["wrappers"] = wrappers
-            options["transformer_options"] = transformer_options
+            options = with_wrapper(options, WrappersMP.CALC_COND_BATCH, KEY, self.guidance.beside)
         return options
 
     def __call__(self, args: dict) -> Tensor:
@@ -143,8 +138,8 @@ class _Run:
             denoised = part.act(denoised, sigma, args)
         return denoised
 
-    def window(self, settings: SpectrumHold | Refinement | ScoreGuidance) -> _Window:
-        return _Window(self.levels.sampling, settings.start, settings.end)
+    def window(self, settings: SpectrumHold | Refinement | ScoreGuidance) -> NoiseWindow:
+        return NoiseWindow(self.levels.sampling, settings.start, settings.end)
 
     def content(
         self, given: Tensor | None, subject: str = "content", remedy: str = "content, or sample from it"
@@ -170,20 +165,6 @@ class _Run:
         """Take down a second model."""
         if self.guidance is not None:
             self.guidance.close()
-
-
-class _Window:
-    """A percent window in noise levels."""
-
-    def __init__(self, sampling, start: float, end: float):
-        self.highest = math.inf if start <= 0 else float(sampling.percent_to_sigma(start))
-        self.lowest = -math.inf if end >= 1 else float(sampling.percent_to_sigma(end))
-
-    def open_at(self, sigma: float) -> bool:
-        return self.lowest <= sigma <= self.highest
-
-    def meets(self, lowest: float, highest: float) -> bool:
-        return max(self.lowest, lowest) <= min(self.highest, highest)
 
 
 class _Regularizer:

@@ -7,16 +7,22 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...errors import StylizationError
+from .layers import Layer
+from .references import References
 from .style_source import StyleSource
 
 SPECTRUM = "stylization.spectrum"
 REFINEMENT = "stylization.refinement"
 GUIDANCE = "stylization.guidance"
+SHARED = "stylization.shared_attention"
+SHARED_BATCH = "stylization.shared_attention_batch"
 
 # display names, for messages of what acts in a later node's run
 REGULARIZER = "Stylize Spectrum Regularizer"
 REFINER = "Stylize Semantic Refiner"
 SCORE_GUIDANCE = "Stylize SMS Guidance"
+SHARED_ATTENTION = "Stylize Shared Attention"
+SHARED_ATTENTION_BATCH = "Stylize Shared Attention (Batch)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +88,70 @@ class ScoreGuidance:
     edit: bool = True
     start: float = 0.0
     end: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Sharing:
+    """How pictures share self-attention with a reference.
+
+    Attributes:
+        layers: in which.
+        weight: m, the reference's mass counts like m copies; 0 is off.
+        score_scale: factor on the reference's keys.
+        adain_query, adain_key: strength of AdaIN.
+        swap: the reference's keys and values in the place of the picture's own.
+        both: in both halves of the guidance, instead of the positive one only.
+        norms: share group norms too.
+        start, end: percent window.
+    """
+
+    layers: frozenset[Layer]
+    weight: float = 1.0
+    score_scale: float = 1.0
+    adain_query: float = 1.0
+    adain_key: float = 1.0
+    swap: bool = False
+    both: bool = True
+    norms: bool = False
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class SharedAttention:
+    """Sharing with references from outside the batch.
+
+    Attributes:
+        references: at least one.
+        sharing: how.
+        mask: where in the picture, (B or 1, H, W) in [0, 1] of any size; None is everywhere.
+    """
+
+    references: References
+    sharing: Sharing
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SharedBatch:
+    """Sharing with the first picture of the batch.
+
+    Attributes:
+        sharing: how.
+        full: all pictures share with all (ablation of the paper), without AdaIN and weights.
+        uncontrolled: ControlNets leave the first picture alone.
+    """
+
+    sharing: Sharing
+    full: bool = False
+    uncontrolled: bool = True
+
+
+def attach_more(patcher, key: str, settings: object):
+    """A clone of ``patcher`` that carries ``settings`` after those of the same kind that it has already."""
+    clone = patcher.clone()
+    clone.set_attachments(key, (*(patcher.get_attachment(key) or ()), settings))
+    return clone
 
 
 def attach_once(patcher, key: str, settings: object, node: str):

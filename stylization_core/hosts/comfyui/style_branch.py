@@ -200,7 +200,6 @@ def _check_kind(label: str, key: str, delta: Delta) -> None:
             "Convert it to a plain LoRA, or merge it into a checkpoint and load that as the style model",
         )
 
-
     if delta.kind == "lora" and delta.value.weights[5] is not None:
         raise StylizationError(
             label,
