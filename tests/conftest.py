@@ -15,6 +15,11 @@ Fixtures (session = made once, at first use):
 ``wiring_files``   session    :class:`stylization_host.wiring.Wiring`: ``.path("wiring_sd15.safetensors")``
 ``wiring_model``   session    ``wiring_model("sdxl")`` gives a fresh clone of that wiring model's MODEL, in process;
                               ``wiring_model.vae("sdxl")`` its VAE
+``rig``            session    the helpers in ``tests/stylization_core/hosts/comfyui`` and the host's modules:
+                              ``rig.micro.unet()``, ``rig.loras.kohya(…)``, ``rig.branches``, ``rig.sms`` …
+``micro``          function   a small MODEL of the SD1.5 kind
+``path``           function   the path of a style LoRA for it
+``styled``         function   the model with that style beside it
 ``server``         session    a real ComfyUI with the pack, the test plug-ins, the wiring and the pocket models
                               (:class:`stylization_host.comfy_host.ComfyServer`)
 ``client``         function   a client of it (:class:`stylization_host.comfy_client.ComfyClient`)
@@ -120,6 +125,27 @@ class _WiringModels:
 @pytest.fixture(scope="session")
 def wiring_model(comfy, wiring_files) -> _WiringModels:
     return _WiringModels(comfy, wiring_files)
+
+
+@pytest.fixture(scope="session")
+def rig(comfy) -> ModuleType:
+    _load.folder_as_package("stylization_rig", HOST.parent / "stylization_core" / "hosts" / "comfyui")
+    return importlib.import_module("stylization_rig.gathered")
+
+
+@pytest.fixture
+def micro(rig):
+    return rig.micro.unet()
+
+
+@pytest.fixture
+def path(rig, micro, tmp_path) -> str:
+    return rig.loras.saved(rig.loras.kohya(micro), tmp_path / "style.safetensors")
+
+
+@pytest.fixture
+def styled(rig, micro, path):
+    return rig.style_branch.attach(micro, rig.lora_files.load_style(path, micro, 0.8))
 
 
 @pytest.fixture(scope="session")

@@ -33,13 +33,13 @@ class Adam:
         self.spread: Tensor | None = None
         self.shared = shared
 
-    def step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """``x`` after one step of ``size`` against ``gradient``; returns a new tensor."""
+    def step(self, gradient: Tensor, size: float) -> Tensor:
+        """What one step of ``size`` takes from the tensor; like ``gradient``."""
         self.count += 1
         beta1, beta2 = self.betas
         self.first.lerp_(gradient, 1 - beta1)
         self.second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         mean = self.first / (1 - beta1**self.count)
-        second = self.second.mean(tuple(range(1, x.ndim)), keepdim=True) if self.shared else self.second
+        second = self.second.mean(tuple(range(1, gradient.ndim)), keepdim=True) if self.shared else self.second
         self.spread = (second / (1 - beta2**self.count)).sqrt_().add_(self.eps)
-        return x - size * mean / self.spread
+        return size * mean / self.spread

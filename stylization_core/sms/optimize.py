@@ -127,7 +127,8 @@ def optimize(
         weight = PUBLISHED_LAMBDA * terms.spectrum
         if weight and not terms.proximal:
             gradient = gradient + weight * spectrum_gradient(x, source, rate, color_weight=terms.color)
-        x = spread * adam.step(x / spread, gradient * spread, size)
+        # a step of size 0 leaves x as it is to the last bit: the sign of a rounding error is a full gradient
+        x = x - spread * adam.step(gradient * spread, size)
         if weight and terms.proximal:
             # in the metric of the optimiser's own step, so that both forms hold alike
             threshold = size * weight * spread**2 / adam.spread.mean((2, 3), keepdim=True)

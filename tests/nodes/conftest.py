@@ -1,4 +1,4 @@
-"""What the tests of the nodes share: ``pack_nodes``, the ``rig`` of the ComfyUI host's tests, and small models."""
+"""What the tests of the nodes share: the package ``pack_nodes``, refusals checked for their form, and KSampler."""
 
 from __future__ import annotations
 
@@ -8,15 +8,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from stylization_host import load
-
-
-@pytest.fixture(scope="session")
-def rig(comfy) -> ModuleType:
-    """See ``tests/stylization_core/hosts/comfyui/gathered.py``."""
-    folder = load.ROOT / "tests" / "stylization_core" / "hosts" / "comfyui"
-    load.folder_as_package("stylization_rig", folder)
-    return importlib.import_module("stylization_rig.gathered")
 
 
 @pytest.fixture(scope="session")
@@ -24,24 +15,6 @@ def pack_nodes(comfy) -> ModuleType:
     """The package ``stylization.nodes``."""
     comfy.stock_nodes()
     return importlib.import_module("stylization.nodes")
-
-
-@pytest.fixture
-def micro(rig):
-    """A small MODEL of the SD1.5 kind."""
-    return rig.micro.unet()
-
-
-@pytest.fixture
-def path(rig, micro, tmp_path) -> str:
-    """A style LoRA for it."""
-    return rig.loras.saved(rig.loras.kohya(micro), tmp_path / "style.safetensors")
-
-
-@pytest.fixture
-def styled(rig, micro, path):
-    """The model with that style beside it."""
-    return rig.style_branch.attach(micro, rig.lora_files.load_style(path, micro, 0.8))
 
 
 @pytest.fixture

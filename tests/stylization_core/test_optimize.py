@@ -443,3 +443,15 @@ def test_pull_draws_towards_the_source():
         for pull in (0.0, 1.0)
     )
     assert (pulled - source).abs().mean() < 0.8 * (free - source).abs().mean()
+
+
+def test_a_step_of_size_0_leaves_every_bit():
+    """The warm-up begins with one; the hold takes signs of differences, so a rounding error there is a full pull."""
+    schedule = make_schedule(upper_timesteps(20), 3)
+    assert schedule.step_sizes[0] == 0
+    source, reached = drawn(*SMALL, seed=5), []
+    model = Recorder(schedule)
+    spread = drawn(2, 4, 1, 1, seed=6).abs() + 0.3
+    stop = lambda step, x: reached.append(x.clone())  # noqa: E731
+    optimize(source, schedule, model.predict, model.add_noise, 7, Terms(spectrum=1.0), spread=spread, on_step=stop)
+    assert torch.equal(reached[0], source) and not torch.equal(reached[1], source)

@@ -6,7 +6,7 @@ some memory managers forbid: a probe with values of plus and minus one shows the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -17,8 +17,11 @@ from .branches import options_of, with_wrapper
 
 KEY = "stylization.group_norms"
 
-Reference = Callable[[str, GroupMoments, dict], GroupMoments | None]
-"""(module name, own moments of all rows, transformer_options) -> the reference's for all rows, None for no change."""
+Pooled = Iterator[tuple[GroupMoments, Tensor | None]]
+"""References of all rows in turn, each with where it counts, (B, 1, h, w) in [0, 1] or None for everywhere."""
+
+Reference = Callable[[str, GroupMoments, Tensor, dict], Pooled]
+"""(module name, own moments of all rows, input, transformer_options) -> what to pool with."""
 
 
 def recording(options: dict, into: dict[str, GroupMoments]) -> dict:
@@ -35,15 +38,17 @@ def pooling(options: dict, reference: Reference, strength: float = 1.0) -> dict:
     """Copy of the model options of one call whose group norms take their statistics over picture and reference."""
 
     def pool(name: str, module, x: Tensor, out: Tensor, transformer_options: dict) -> Tensor:
-        own = group_moments(x, module.num_groups)
-        other = reference(name, own, transformer_options)
-        if other is None:
-            return out
-        gain, shift = pooled_group_norm(own, other, module.eps)
+        own, normed = group_moments(x, module.num_groups), out.float()
         weight, bias = _affine(module, x)
-        gain, shift = (each.repeat_interleave(x.shape[1] // module.num_groups, 1) for each in (gain, shift))
-        gain, shift = (each[..., None, None] for each in (1 + strength * (gain - 1), strength * shift))
-        return (gain * (out.float() - bias) + shift * weight + bias).to(out.dtype)
+        found = normed
+        for other, where in reference(name, own, x, transformer_options):
+            gain, shift = pooled_group_norm(own, other, module.eps)
+            gain, shift = (each.repeat_interleave(x.shape[1] // module.num_groups, 1) for each in (gain, shift))
+            gain, shift = (each[..., None, None] for each in (gain - 1, shift))
+            # as a change, so that rows that meet themselves stay as they are bit for bit
+            pooled = normed + strength * (gain * (normed - bias) + shift * weight)
+            found = pooled if where is None else torch.lerp(found, pooled, where.to(found))
+        return found.to(out.dtype)
 
     return _hooked(options, pool)
 

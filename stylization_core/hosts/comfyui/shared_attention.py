@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ from ...shared_attention import (
 from .attention import Attend, Call, with_self_attention
 from .branches import BRANCHES, CHUNKS, options_of, with_wrapper
 from .dial import dial
-from .group_norms import pooling
+from .group_norms import Pooled, pooling
 from .layers import Layer, self_attention_layers
 from .percent import NoiseWindow
 from .recorder import NEGATIVE, POSITIVE, Probe, Record, Recorder
@@ -107,12 +108,10 @@ class _Run:
     def around_prediction(self, executor, model, conds, x, level, options):
         """CALC_COND_BATCH wrapper."""
         sigma = float(level.max())
-        halves = self.halves(conds, options)
-        acting = [one for one in self.outside if one.window.open_at(sigma)]
-        if acting:
-            options = _with_outside(acting, halves, sigma, conds, options)
-        if self.inside is not None and self.inside.window.open_at(sigma):
-            options = self.inside.options(halves, options)
+        outside = [one for one in self.outside if one.recorders and one.window.open_at(sigma)]
+        inside = self.inside if self.inside is not None and self.inside.window.open_at(sigma) else None
+        if outside or inside is not None:
+            options = _Acting(outside, inside, self.halves(conds, options), sigma, conds).options(options)
         return executor(model, conds, x, level, options)
 
     def halves(self, conds: list, options: dict) -> Halves:
@@ -138,7 +137,7 @@ def _tokens_of(reference: Reference) -> Callable[[Call, Tensor], list[Tokens]]:
     """What to keep of a layer: one :class:`Tokens` per picture of the reference."""
 
     def keep(call: Call, out: Tensor) -> list[Tokens]:
-        mask = None if reference.mask is None else _on_grid(reference.mask[None, None].float(), call)[0, :, 0]
+        mask = None if reference.mask is None else _per_token(reference.mask[None, None].float(), call)[0, :, 0]
         queries, keys = moments(call.q, mask), moments(call.k, mask)
 
         def row(at: slice) -> Tokens:
@@ -150,10 +149,14 @@ def _tokens_of(reference: Reference) -> Callable[[Call, Tensor], list[Tokens]]:
     return keep
 
 
-def _on_grid(mask: Tensor, call: Call) -> Tensor:
-    """(B, N, 1) of a mask (B, 1, H, W) on a layer's token grid, by area average."""
-    grid = call.options["activations_shape"][-2:]
-    return F.adaptive_avg_pool2d(mask, grid).clamp(0, 1).flatten(2).transpose(1, 2).to(call.q.device)
+def _on_grid(mask: Tensor, grid: Sequence[int], like: Tensor) -> Tensor:
+    """(B, 1, h, w) of a mask (B, 1, H, W) on a layer's grid, by area average."""
+    return F.adaptive_avg_pool2d(mask.clamp(0, 1), tuple(grid)).to(like.device)
+
+
+def _per_token(mask: Tensor, call: Call) -> Tensor:
+    """(B, N, 1) of a mask (B, 1, H, W), one value per token of a layer's grid."""
+    return _on_grid(mask, call.options["activations_shape"][-2:], call.q).flatten(2).transpose(1, 2)
 
 
 def _parts(halves: Halves, options: dict, rows: int) -> Iterator[tuple[int, int, slice]]:
@@ -184,73 +187,96 @@ class _Outside:
         self.recorders = [run.recorders[key] for key in used if key in run.recorders]
         self.mask = latent_mask(settings.mask, run.noise)
 
-    def records(self, half: int, sigma: float) -> list[Record]:
+    def gifts(self, half: int, sigma: float) -> list[_Gift]:
         """What its references give for one half; nothing where it leaves that half alone."""
         if half == NEGATIVE and not self.sharing.both:
             return []
-        return [recorder.at(sigma, half) for recorder in self.recorders]
+        return [_Gift(self, recorder.at(sigma, half), recorder.noised.reference) for recorder in self.recorders]
 
-    def tokens(self, record: Record, layer: Layer) -> list[Tokens]:
-        """A record's tokens of a layer with this node's weights."""
-        if layer not in self.sharing.layers:
+
+class _Gift(NamedTuple):
+    """What one reference gives to one node for one half."""
+
+    node: _Outside
+    record: Record
+    reference: Reference
+
+    def tokens(self, layer: Layer) -> list[Tokens]:
+        """Of a layer, with the node's weights; one per picture of the reference."""
+        sharing = self.node.sharing
+        if layer not in sharing.layers:
             return []
-        factor = self.sharing.weight * (1.0 if self.sharing.swap else self.strength)
-        return [
-            replace(tokens, weight=tokens.weight * factor, scale=self.sharing.score_scale)
-            for tokens in record.layers[0][layer]
-        ]
+        factor = sharing.weight * (1.0 if sharing.swap else self.node.strength)
+        kept = self.record.layers[0][layer]
+        return [replace(one, weight=one.weight * factor, scale=sharing.score_scale) for one in kept]
+
+    def norms(self, name: str) -> tuple[GroupMoments, float] | None:
+        """Of a group norm, with a weight by which each of its pictures counts once."""
+        if not self.node.sharing.norms:
+            return None
+        found = self.record.norms[name]
+        return found, self.node.sharing.weight * self.reference.weight * len(found.mean)
 
 
-def _with_outside(acting: Sequence[_Outside], halves: Halves, sigma: float, conds: list, options: dict) -> dict:
-    """Copy of one call's model options in which nodes act: those without a mask together, the others in turn."""
-    plain = [one for one in acting if one.mask is None]
-    areas = {entry["uuid"]: entry.get("area") for entries in conds if entries for entry in entries if "uuid" in entry}
-    for group in [plain, *([one] for one in acting if one.mask is not None)]:
-        if not group:
-            continue
-        group_act = _Group(group, halves, sigma, areas)
-        options = with_self_attention(options, group_act.layers, group_act)
-        if any(one.sharing.norms for one in group):
-            options = pooling(options, group_act.norms, min(1.0, group[0].strength))
-    return options
+class _Acting:
+    """All that shares in one call: nodes without a mask together, then the others in turn, each in its mask."""
 
-
-class _Group:
-    """Nodes that act together in one call."""
-
-    def __init__(self, nodes: Sequence[_Outside], halves: Halves, sigma: float, areas: dict):
-        self.nodes, self.halves, self.areas = nodes, halves, areas
+    def __init__(
+        self, outside: Sequence[_Outside], inside: _Inside | None, halves: Halves, sigma: float, conds: Sequence
+    ):
+        self.inside, self.halves = inside, halves
+        self.masked = [one for one in outside if one.mask is not None]
+        self.strength = min(1.0, next(one.strength for one in (*outside, inside) if one is not None))
         asked = {half for half in halves if half is not None}
-        self.records = {half: [(one, record) for one in nodes for record in one.records(half, sigma)] for half in asked}
-        self.layers = frozenset().union(*(one.sharing.layers for one in nodes))
+        self.gifts = {half: [gift for one in outside for gift in one.gifts(half, sigma)] for half in asked}
+        entries = [entry for each in conds if each for entry in each]
+        self.areas = {entry["uuid"]: entry.get("area") for entry in entries if "uuid" in entry}
+        self.sharings = [one.sharing for one in (*outside, inside) if one is not None]
 
-    def __call__(self, call: Call, attend: Attend) -> Tensor:
-        """The attention of a layer."""
+    def options(self, options: dict) -> dict:
+        """Copy of the call's model options."""
+        layers = frozenset().union(*(one.layers for one in self.sharings))
+        options = with_self_attention(options, layers, self.attention)
+        if any(one.norms for one in self.sharings):
+            options = pooling(options, self.norms, self.strength)
+        if self.inside is not None and self.inside.settings.uncontrolled:
+            options = with_wrapper(options, WrappersMP.APPLY_MODEL, KEY, _first_uncontrolled)
+        return options
+
+    def _given(self, half: int | None, node: _Outside | None) -> list[_Gift]:
+        """What a node with a mask gives, or all nodes without one."""
+        return [one for one in self.gifts.get(half, ()) if (one.node is node if node else one.node.mask is None)]
+
+    def _chunk(self, call: Call, attend: Attend, rows: slice, half: int | None) -> _Chunk:
         tiles = call.q.shape[0] // call.k.shape[0]
+        q = call.q[rows.start * tiles : rows.stop * tiles]
+        inside = self.inside if self.inside is not None and self.inside.acts(half, call.layer) else None
+        return _Chunk(q, call.k[rows], call.v[rows], call.heads, attend, self.strength, inside)
+
+    def attention(self, call: Call, attend: Attend) -> Tensor:
+        """The attention of a layer."""
         out = []
-        for chunk, half, rows in _parts(self.halves, call.options, call.k.shape[0]):
-            q = call.q[rows.start * tiles : rows.stop * tiles]
-            k, v = call.k[rows], call.v[rows]
-            tokens = [t for one, record in self.records.get(half, []) for t in one.tokens(record, call.layer)]
-            if not tokens:
-                out.append(attend(q, k, v))
-                continue
-            acting = [one for one in self.nodes if call.layer in one.sharing.layers]
-            strength = min(1.0, acting[0].strength)
-            shared = _shared(q, k, v, tokens, call.heads, attend, [one.sharing for one in acting], strength)
-            mask = self._mask(chunk, q, call)
-            out.append(shared if mask is None else torch.lerp(attend(q, k, v), shared, mask.to(shared)))
+        for index, half, rows in _parts(self.halves, call.options, call.k.shape[0]):
+            chunk = self._chunk(call, attend, rows, half)
+            found = chunk.shared(self._given(half, None), call.layer)
+            for node in self.masked:
+                gifts = self._given(half, node)
+                if gifts and call.layer in node.sharing.layers:
+                    mask = self._token_mask(node, call, index, chunk.q)
+                    found = torch.lerp(found, chunk.shared(gifts, call.layer, alone=True), mask)
+            out.append(found)
         return out[0] if len(out) == 1 else torch.cat(out)
 
-    def _mask(self, chunk: int, q: Tensor, call: Call) -> Tensor | None:
-        mask = self.nodes[0].mask
-        if mask is None:
-            return None
-        area = self.areas.get(call.options["uuids"][chunk])
-        if area is not None:
-            height, width, y, x = area
-            mask = mask[..., y : y + height, x : x + width]
-        mask = _on_grid(mask, call)
+    def _mask(self, node: _Outside, options: dict, chunk: int) -> Tensor:
+        """A node's mask for the part of the picture that a chunk is about, (B or 1, 1, h, w)."""
+        area = self.areas.get(options["uuids"][chunk])
+        if area is None:
+            return node.mask
+        height, width, y, x = area
+        return node.mask[..., y : y + height, x : x + width]
+
+    def _token_mask(self, node: _Outside, call: Call, chunk: int, q: Tensor) -> Tensor:
+        mask = _per_token(self._mask(node, call.options, chunk), call)
         if mask.shape[1] != q.shape[1]:
             raise StylizationError(
                 "mask",
@@ -258,51 +284,107 @@ class _Group:
                 "Remove the node that merges or tiles tokens (ToMe, HyperTile), or the mask",
                 node=SHARED_ATTENTION,
             )
-        return mask
+        return mask.to(q)
 
-    def norms(self, name: str, own: GroupMoments, options: dict) -> GroupMoments | None:
-        """The references' moments of a group norm for every row; a chunk without a reference meets itself."""
+    def norms(self, name: str, own: GroupMoments, x: Tensor, options: dict) -> Pooled:
+        """The references' moments of a group norm for every row, and where they count."""
+        parts = list(_parts(self.halves, options, x.shape[0]))
+        yield self._pooled(name, own, parts, None), None
+        for node in self.masked:
+            if node.sharing.norms:
+                rows = parts[0][2].stop
+                masks = [self._mask(node, options, index).expand(rows, -1, -1, -1) for index, _, _ in parts]
+                yield (
+                    self._pooled(name, own, parts, node),
+                    torch.cat([_on_grid(mask, x.shape[-2:], x) for mask in masks]),
+                )
+
+    def _pooled(self, name: str, own: GroupMoments, parts: Sequence, node: _Outside | None) -> GroupMoments:
+        """Moments for every row; one without a reference meets itself."""
         found = []
-        for _, half, rows in _parts(self.halves, options, own.mean.shape[0]):
-            records = [(one, record) for one, record in self.records.get(half, []) if one.sharing.norms]
-            if not records:
-                found.append(GroupMoments(own.mean[rows], own.var[rows]))
-                continue
-            parts = [record.norms[name] for _, record in records]
-            pooled = group_mixture(parts, [one.sharing.weight for one, _ in records])
-            found.append(GroupMoments(*(each.expand(rows.stop - rows.start, -1) for each in pooled)))
+        for _, half, rows in parts:
+            moments_of = [gift.norms(name) for gift in self._given(half, node)]
+            given = [one for one in moments_of if one is not None]
+            found.append(_mixed(given, own, slice(rows.start, rows.start + 1)))
+            first = GroupMoments(own.mean[rows][:1], own.var[rows][:1])
+            if node is None and self.inside is not None and self.inside.pools(half):
+                given = [*given, (first, self.inside.sharing.weight)]
+            found.append(_mixed(given, own, slice(rows.start + 1, rows.stop)))
         return GroupMoments(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 
-def _shared(
-    q, k, v, tokens: list[Tokens], heads: int, attend: Attend, how: Sequence[Sharing], strength: float
-) -> Tensor:
-    """Shared attention of pictures whose queries may come as tiles of more rows."""
-    own = None
-    tiles = q.shape[0] // k.shape[0]
-    if tiles > 1:
-        # statistics belong to the picture; keys are dealt to the tiles as the backends would
-        own = (moments(q.reshape(k.shape[0], -1, q.shape[-1])), moments(k))
-        own = tuple(Moments(*(each.repeat_interleave(tiles, 0) for each in one)) for one in own)
-        k, v = (each.reshape(q.shape[0], -1, each.shape[-1]) for each in (k, v))
-    swap = any(one.swap for one in how)
-    found = shared_attention(
-        q,
-        k,
-        v,
-        tokens,
-        heads,
-        attend,
-        adain_query=max(one.adain_query for one in how) * strength,
-        adain_key=max(one.adain_key for one in how) * strength,
-        swap=swap,
-        own=own,
-    )
-    return torch.lerp(attend(q, k, v), found, strength) if swap and strength < 1 else found
+def _mixed(given: Sequence[tuple[GroupMoments, float]], own: GroupMoments, rows: slice) -> GroupMoments:
+    """The weighted mixture for some rows, their own moments where nothing is given."""
+    own = GroupMoments(own.mean[rows], own.var[rows])
+    if not given:
+        return own
+    pooled = group_mixture(*zip(*given, strict=True))
+    return GroupMoments(*(each.expand(len(own.mean), -1) for each in pooled))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The rows of one prediction in one layer; queries can come as tiles of more rows.
+
+    Attributes:
+        inside: acts on them, or None.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    heads: int
+    attend: Attend
+    strength: float
+    inside: _Inside | None = None
+
+    def shared(self, gifts: Sequence[_Gift], layer: Layer, *, alone: bool = False) -> Tensor:
+        """Attention to the tokens of references and, unless ``alone``, to those of the first picture."""
+        given = [(gift.tokens(layer), gift.node.sharing) for gift in gifts]
+        tokens = [one for each, _ in given for one in each]
+        how = [sharing for each, sharing in given if each]
+        if self.inside is None or alone or len(self.k) == 1:
+            return self._with(self.q, self.k, self.v, tokens, how)
+        return self._with_first(tokens, how)
+
+    def _with_first(self, tokens: list[Tokens], how: list[Sharing]) -> Tensor:
+        q, k, v, inside = self.q, self.k, self.v, self.inside
+        if inside.settings.full:
+            found = full_sharing(q, k, v, lambda q, k, v: self._with(q, k, v, tokens, how))
+            return found if self.strength == 1 else torch.lerp(self._with(q, k, v, tokens, how), found, self.strength)
+        tiles = q.shape[0] // k.shape[0]
+        first = self._with(q[:tiles], k[:1], v[:1], tokens, how)
+        more = [*tokens, inside.tokens(q[:tiles], k[:1], v[:1])]
+        return torch.cat([first, self._with(q[tiles:], k[1:], v[1:], more, [*how, inside.sharing])])
+
+    def _with(self, q: Tensor, k: Tensor, v: Tensor, tokens: list[Tokens], how: list[Sharing]) -> Tensor:
+        if not tokens:
+            return self.attend(q, k, v)
+        own = None
+        tiles = q.shape[0] // k.shape[0]
+        if tiles > 1:
+            # statistics belong to the picture; keys are dealt to the tiles as the backends would
+            own = (moments(q.reshape(k.shape[0], -1, q.shape[-1])), moments(k))
+            own = tuple(Moments(*(each.repeat_interleave(tiles, 0) for each in one)) for one in own)
+            k, v = (each.reshape(q.shape[0], -1, each.shape[-1]) for each in (k, v))
+        swap = any(one.swap for one in how)
+        found = shared_attention(
+            q,
+            k,
+            v,
+            tokens,
+            self.heads,
+            self.attend,
+            adain_query=max(one.adain_query for one in how) * self.strength,
+            adain_key=max(one.adain_key for one in how) * self.strength,
+            swap=swap,
+            own=own,
+        )
+        return torch.lerp(self.attend(q, k, v), found, self.strength) if swap and self.strength < 1 else found
 
 
 class _Inside:
-    """Sharing with the first picture of the batch."""
+    """Sharing with the first picture of the batch, which itself is as it would be alone."""
 
     def __init__(self, run: _Run, settings: SharedBatch, strength: float):
         self.settings, self.sharing, self.strength = settings, settings.sharing, strength
@@ -312,47 +394,20 @@ class _Inside:
                 "[Stylization] %s: the batch holds one picture, so there is nothing to share", SHARED_ATTENTION_BATCH
             )
 
-    def options(self, halves: Halves, options: dict) -> dict:
-        """Copy of one call's model options."""
-        act = lambda call, attend: self.attention(halves, call, attend)  # noqa: E731
-        options = with_self_attention(options, self.sharing.layers, act)
-        if self.sharing.norms:
-            options = pooling(options, lambda _, own, seen: self.norms(halves, own, seen), min(1.0, self.strength))
-        if self.settings.uncontrolled:
-            options = with_wrapper(options, WrappersMP.APPLY_MODEL, KEY, _first_uncontrolled)
-        return options
+    def acts(self, half: int | None, layer: Layer) -> bool:
+        return layer in self.sharing.layers and self._in(half)
 
-    def _acts(self, half: int | None) -> bool:
+    def pools(self, half: int | None) -> bool:
+        return self.sharing.norms and self._in(half)
+
+    def _in(self, half: int | None) -> bool:
         return half == POSITIVE or self.sharing.both
 
-    def attention(self, halves: Halves, call: Call, attend: Attend) -> Tensor:
-        """The attention of a layer; the first picture of each chunk is as it would be alone."""
-        tiles = call.q.shape[0] // call.k.shape[0]
-        out = []
-        for _, half, rows in _parts(halves, call.options, call.k.shape[0]):
-            q, k, v = call.q[rows.start * tiles : rows.stop * tiles], call.k[rows], call.v[rows]
-            if not self._acts(half) or len(k) == 1:
-                out.append(attend(q, k, v))
-            elif self.settings.full:
-                found = full_sharing(q, k, v, attend)
-                out.append(found if self.strength >= 1 else torch.lerp(attend(q, k, v), found, self.strength))
-            else:
-                out += [attend(q[:tiles], k[:1], v[:1]), self._targets(q, k, v, tiles, call.heads, attend)]
-        return torch.cat(out)
-
-    def _targets(self, q: Tensor, k: Tensor, v: Tensor, tiles: int, heads: int, attend: Attend) -> Tensor:
-        first = moments(q[:tiles].reshape(1, -1, q.shape[-1])), moments(k[:1])
+    def tokens(self, q: Tensor, k: Tensor, v: Tensor) -> Tokens:
+        """What the first picture gives; its queries can be tiles."""
         factor = self.sharing.weight * (1.0 if self.sharing.swap else self.strength)
-        tokens = Tokens(k[:1], v[:1], *first, factor, self.sharing.score_scale)
-        return _shared(q[tiles:], k[1:], v[1:], [tokens], heads, attend, [self.sharing], min(1.0, self.strength))
-
-    def norms(self, halves: Halves, own: GroupMoments, options: dict) -> GroupMoments:
-        """The first picture's moments of a group norm, for every row of its chunk."""
-        found = []
-        for _, half, rows in _parts(halves, options, own.mean.shape[0]):
-            first = slice(rows.start, rows.start + 1) if self._acts(half) else rows
-            found.append([each[first].expand(rows.stop - rows.start, -1) for each in own])
-        return GroupMoments(*(torch.cat(each) for each in zip(*found, strict=True)))
+        seen = moments(q.reshape(1, -1, q.shape[-1])), moments(k)
+        return Tokens(k, v, *seen, factor, self.sharing.score_scale)
 
 
 def _first_uncontrolled(executor, *args, **kwargs):

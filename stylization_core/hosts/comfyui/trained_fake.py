@@ -19,11 +19,11 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
-from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.overrides import TorchFunctionMode
 
 from ...errors import StylizationError
 from ...randomness import stream
+from ...saved_tensors import copied_before_writing
 from .branches import Branch, predict
 
 RANK, ALPHA, LEARNING_RATE = 8, 32, 1e-3
@@ -218,7 +218,7 @@ class TrainedFake:
             # Flux, residuals of ControlNets and some patches are written into tensors that the backward pass needs.
             # Keeping copies of those costs time at every operation, so it is done only where it has to be.
             self._overwriting = True
-        with allow_mutation_on_saved_tensors():
+        with copied_before_writing():
             return self._differentiated_once(loss, scale)
 
     def _differentiated_once(self, loss: Callable[[], Tensor], scale: float):
@@ -335,7 +335,7 @@ class _OrdinaryTensors(TorchFunctionMode):
 class _UntrainedControl:
     """A ControlNet whose residuals are computed without autograd.
 
-    Not in inference mode: in-place operations there are refused by :func:`allow_mutation_on_saved_tensors`.
+    Not in inference mode: what is made there could not be written into by the network.
     """
 
     def __init__(self, control):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import zlib
 from collections.abc import Mapping
 
@@ -29,6 +30,12 @@ def patcher_state(patcher) -> dict:
 
 def state(patcher) -> dict:
     return {**network(patcher), **patcher_state(patcher)}
+
+
+def tensors() -> int:
+    """How many tensors are alive."""
+    gc.collect()
+    return sum(torch.is_tensor(one) for one in gc.get_objects())
 
 
 def _checksum(tensor: torch.Tensor) -> int:

@@ -26,10 +26,6 @@ SIGMAS = (3.0, 1.5, 0.7, 0.2, 0.0)
 ONE_STEP = (0.7, 0.0)
 
 
-def latent(*shape: int) -> torch.Tensor:
-    return runs.drawn(*(shape or (2, 4, 12, 10)), seed=11)
-
-
 def unit_noise(like: torch.Tensor) -> torch.Tensor:
     """The noise of the runs below."""
     return runs.drawn(*like.shape, seed=12)

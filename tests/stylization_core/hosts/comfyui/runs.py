@@ -28,6 +28,16 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def latent(*shape: int) -> torch.Tensor:
+    """A LATENT of two pictures of 96x80 pixels, or of another shape."""
+    return drawn(*(shape or (2, 4, 12, 10)), seed=11)
+
+
+def moved(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest difference of an element."""
+    return (one - other).abs().max().item()
+
+
 def conditioning(seed: int, width: int = 64, pooled: int = 0, tokens: int = 7, **entries) -> list:
     """A CONDITIONING of random tokens."""
     if pooled:
@@ -113,9 +123,7 @@ def recording(patcher) -> tuple:
     return clone, calls
 
 
-def guider(
-    model, style_model=None, conditionings: dict | None = None, cfg: float = 4.5, **fake
-) -> StyleMatchingGuider:
+def guider(model, style_model=None, conditionings: dict | None = None, cfg: float = 4.5, **fake) -> StyleMatchingGuider:
     made = StyleMatchingGuider(model, find_style(model, style_model), FakeScore(**fake))
     made.inner_set_conds(pair() if conditionings is None else conditionings)
     made.set_cfg(cfg)

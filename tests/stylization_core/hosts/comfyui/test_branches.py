@@ -9,21 +9,8 @@ PAIR = ("to the positive", "to the negative")
 
 
 @pytest.fixture
-def micro(rig):
-    return rig.micro.unet()
-
-
-@pytest.fixture
-def branch(rig, micro, tmp_path):
-    path = rig.loras.saved(rig.loras.kohya(micro), tmp_path / "style.safetensors")
+def branch(rig, micro, path):
     return rig.lora_files.load_style(path, micro, 0.8)
-
-
-@pytest.fixture(params=["batched", "split"])
-def calls(request, rig, micro, monkeypatch):
-    if request.param == "split":
-        rig.runs.split_calls(monkeypatch, micro)
-    return request.param
 
 
 def test_predictions_come_back_in_the_order_of_the_requests(rig, micro, branch, calls):

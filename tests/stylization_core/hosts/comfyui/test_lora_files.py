@@ -7,11 +7,6 @@ import torch
 from safetensors.torch import save_file
 
 
-@pytest.fixture
-def micro(rig):
-    return rig.micro.unet()
-
-
 def refusal(rig, path, patcher) -> str:
     """The message with which a file is refused as a style of a model."""
     with pytest.raises(ValueError) as caught:

@@ -51,13 +51,6 @@ def controlled(rig, control, **entries) -> dict:
     }
 
 
-@pytest.fixture
-def styled(rig, tmp_path):
-    patcher = rig.micro.unet()
-    path = rig.loras.saved(rig.loras.kohya(patcher), tmp_path / "style.safetensors")
-    return rig.style_branch.attach(patcher, rig.lora_files.load_style(path, patcher, 0.8))
-
-
 @pytest.mark.parametrize("stacked", [False, True])
 def test_residuals_reach_style_and_base_rows(rig, styled, tmp_path, stacked):
     path = rig.loras.saved(rig.loras.kohya(styled), tmp_path / "style.safetensors")

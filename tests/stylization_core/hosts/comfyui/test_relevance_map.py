@@ -8,21 +8,6 @@ import scipy.ndimage
 import torch
 
 
-@pytest.fixture
-def micro(rig):
-    return rig.micro.unet()
-
-
-@pytest.fixture
-def styled(rig, micro, tmp_path):
-    path = rig.loras.saved(rig.loras.kohya(micro), tmp_path / "style.safetensors")
-    return rig.style_branch.attach(micro, rig.lora_files.load_style(path, micro, 0.8))
-
-
-def latent(rig, *shape: int) -> torch.Tensor:
-    return rig.runs.drawn(*(shape or (2, 4, 12, 10)), seed=11)
-
-
 def prompts(rig, width: int = 64, pooled: int = 0) -> dict[str, list]:
     """The edit prompt and the empty one, under the keys that the map's guider has."""
     return {"positive": rig.runs.conditioning(7, width, pooled), "negative": rig.runs.conditioning(8, width, pooled)}
@@ -83,7 +68,7 @@ def asked_by_hand(rig, model, calls, conditionings) -> numpy.ndarray:
     ("floor", "percentile", "blur", "noises"), [(0.1, 2.0, 0.7, 1), (0.0, 0.0, 0.0, 2), (0.4, 20.0, 2.0, 1)]
 )
 def test_map_is_the_formula(rig, micro, floor, percentile, blur, noises):
-    source, (recorded, calls) = latent(rig), noting(rig, micro)
+    source, (recorded, calls) = rig.runs.latent(), noting(rig, micro)
     sampler, _ = run(rig, recorded, source, noises=noises, floor=floor, percentile=percentile, blur=blur)
     expected = map_by_hand(asked_by_hand(rig, micro, calls, prompts(rig)), floor, percentile, blur)
     assert sampler.map.shape == (2, 1, 12, 10)
@@ -92,7 +77,7 @@ def test_map_is_the_formula(rig, micro, floor, percentile, blur, noises):
 
 def test_questions_are_the_noised_source_at_four_levels(rig, micro):
     """With fresh unit noise each, the same for edit and empty; timesteps 101 to 401 of the chain."""
-    source, (recorded, calls) = latent(rig), noting(rig, micro)
+    source, (recorded, calls) = rig.runs.latent(), noting(rig, micro)
     run(rig, recorded, source, noises=3)
     chain = micro.get_model_object("model_sampling").sigmas
     assert [level for level, *_ in calls] == pytest.approx(chain[[101, 201, 301, 401]].tolist() * 3, rel=1e-5)
@@ -107,7 +92,7 @@ def test_questions_are_the_noised_source_at_four_levels(rig, micro):
 @pytest.mark.parametrize("family", ["flux", "sd3"])
 def test_flow_model_is_asked_at_levels_of_the_flow(rig, wiring_model, family):
     model = rig.micro.flux() if family == "flux" else wiring_model("sd3")
-    source, (recorded, calls) = latent(rig, 1, 16, 8, 6), noting(rig, model)
+    source, (recorded, calls) = rig.runs.latent(1, 16, 8, 6), noting(rig, model)
     sampler, _ = run(rig, recorded, source, prompts(rig, 64, 32), blur=0.0)
     chain = rig.micro.unet().get_model_object("model_sampling").sigmas[[101, 201, 301, 401]]
     assert [level for level, *_ in calls] == pytest.approx((chain / (1 + chain)).tolist(), rel=1e-5)
@@ -117,7 +102,7 @@ def test_flow_model_is_asked_at_levels_of_the_flow(rig, wiring_model, family):
 
 def test_pooled_prompts_of_sdxl_are_asked_with(rig, wiring_model):
     """Two prompts of the same tokens that differ in nothing but the pooled part."""
-    model, source = wiring_model("sdxl"), latent(rig, 1, 4, 8, 8)
+    model, source = wiring_model("sdxl"), rig.runs.latent(1, 4, 8, 8)
     tokens = rig.runs.conditioning(7, 2048)[0][0]
     pooled = [rig.runs.drawn(1, 1280, seed=seed) for seed in (1, 2)]
     pair = {key: [[tokens, {"pooled_output": one}]] for key, one in zip(("positive", "negative"), pooled, strict=True)}
@@ -130,7 +115,7 @@ def test_pooled_prompts_of_sdxl_are_asked_with(rig, wiring_model):
 
 
 def test_latent_comes_back_as_it_was(rig, micro):
-    source = latent(rig)
+    source = rig.runs.latent()
     kept = source.clone()
     _, back = run(rig, micro, source)
     assert torch.equal(source, kept)
@@ -138,7 +123,7 @@ def test_latent_comes_back_as_it_was(rig, micro):
 
 
 def test_same_seed_same_map(rig, micro):
-    source = latent(rig)
+    source = rig.runs.latent()
     torch.manual_seed(1)
     state = torch.get_rng_state()
     first = run(rig, micro, source)[0].map
@@ -149,11 +134,11 @@ def test_same_seed_same_map(rig, micro):
 
 def test_equal_prompts_act_everywhere(rig, micro):
     same = {"positive": rig.runs.conditioning(7), "negative": rig.runs.conditioning(7)}
-    assert torch.equal(run(rig, micro, latent(rig), same)[0].map, torch.ones(2, 1, 12, 10))
+    assert torch.equal(run(rig, micro, rig.runs.latent(), same)[0].map, torch.ones(2, 1, 12, 10))
 
 
 def test_lora_on_the_model_takes_part_a_style_branch_does_not(rig, micro, styled, tmp_path):
-    path, source = rig.loras.saved(rig.loras.kohya(micro), tmp_path / "stock.safetensors"), latent(rig)
+    path, source = rig.loras.saved(rig.loras.kohya(micro), tmp_path / "stock.safetensors"), rig.runs.latent()
     plain = run(rig, micro, source)[0].map
     assert torch.equal(run(rig, styled, source)[0].map, plain)
     assert not torch.equal(run(rig, rig.loras.weight_patched(micro, path, 0.8), source)[0].map, plain)
@@ -161,12 +146,12 @@ def test_lora_on_the_model_takes_part_a_style_branch_does_not(rig, micro, styled
 
 def test_progress_counts_the_questions(rig, micro):
     steps: list[tuple[int, int]] = []
-    run(rig, micro, latent(rig), noises=2, callback=lambda step, x0, x, total: steps.append((step, total)))
+    run(rig, micro, rig.runs.latent(), noises=2, callback=lambda step, x0, x, total: steps.append((step, total)))
     assert steps == [(step, 8) for step in range(8)]
 
 
 def test_interrupt_ends_it_and_leaves_nothing(rig, styled):
-    source = latent(rig)
+    source = rig.runs.latent()
     run(rig, styled, source)
     before, (recorded, calls) = rig.leaks.state(styled), noting(rig, styled)
 
@@ -190,9 +175,9 @@ def test_controlnets_are_taken_off_the_prompts(rig, micro):
     entries = {"positive": [{"control": control, "control_apply_to_uncond": True, "model_conds": {}, "uuid": 1}]}
 
     def ask(guider, options):
-        return rig.relevance_map.process(guider.inner_model, latent(rig), entries, seed=0)
+        return rig.relevance_map.process(guider.inner_model, rig.runs.latent(), entries, seed=0)
 
-    processed = rig.runs.inside(micro, rig.runs.pair(), latent(rig), ask)
+    processed = rig.runs.inside(micro, rig.runs.pair(), rig.runs.latent(), ask)
     (entry,) = processed["positive"]
     assert "control" not in entry and "control_apply_to_uncond" not in entry
     assert entry["uuid"] == 1
@@ -203,7 +188,7 @@ def test_processed_prompts_give_the_models_own_predictions(rig, micro):
     """Areas in percent, masks in pixels and pooled parts are made ready as a guider makes them."""
     mask = torch.zeros(1, 96, 80)
     mask[:, 48:] = 1.0
-    runs, x = rig.runs, latent(rig)
+    runs, x = rig.runs, rig.runs.latent()
     placed = runs.conditioning(5, area=("percentage", 0.5, 1.0, 0.5, 0.0)) + runs.conditioning(6, mask=mask)
     conditionings = {"positive": runs.conditioning(1) + placed, "negative": runs.conditioning(2)}
 
@@ -239,12 +224,12 @@ def live_calls(rig, styled, source, **settings) -> tuple[list, list]:
 
 @pytest.mark.parametrize("family", ["eps", "flow"])
 def test_live_map_shares_level_and_noise_with_the_scores(rig, styled, tmp_path, family):
-    source, given = latent(rig), {}
+    source, given = rig.runs.latent(), {}
     if family == "flow":
         flux = rig.micro.flux()
         path = rig.loras.saved(rig.loras.kohya(flux), tmp_path / "flux.safetensors")
         styled = rig.style_branch.attach(flux, rig.lora_files.load_style(path, flux, 0.8))
-        source, given = latent(rig, 1, 16, 8, 8), {"conditionings": rig.runs.pair(64, 32)}
+        source, given = rig.runs.latent(1, 16, 8, 8), {"conditionings": rig.runs.pair(64, 32)}
     reached: list[torch.Tensor] = []
     maps, scores = live_calls(
         rig, styled, source, callback=lambda step, x0, x, total: reached.append(x.clone()), **given
@@ -270,7 +255,7 @@ def test_live_map_scales_the_score_gradient_of_its_step(rig, styled, monkeypatch
         return seen[-1][2]
 
     monkeypatch.setattr(kind, "edit_pair", noted)
-    source = latent(rig)
+    source = rig.runs.latent()
     live = rig.runs.sms(styled, source, relevance_floor=0.2, live=True)
     assert len(seen) == 4
     maps = []
@@ -290,6 +275,6 @@ def test_live_map_scales_the_score_gradient_of_its_step(rig, styled, monkeypatch
 
 
 def test_live_and_precomputed_maps_are_not_the_same(rig, styled):
-    source = latent(rig)
+    source = rig.runs.latent()
     one, two = (rig.runs.sms(styled, source, relevance_floor=0.1, live=live) for live in (False, True))
     assert not torch.equal(one, two)

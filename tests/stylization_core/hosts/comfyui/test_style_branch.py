@@ -7,11 +7,6 @@ import torch
 
 
 @pytest.fixture
-def micro(rig):
-    return rig.micro.unet()
-
-
-@pytest.fixture
 def paths(rig, micro, tmp_path):
     """Two LoRA files, A and B."""
     return {

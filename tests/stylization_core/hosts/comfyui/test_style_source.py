@@ -7,16 +7,6 @@ import logging
 import pytest
 
 
-@pytest.fixture
-def micro(rig):
-    return rig.micro.unet()
-
-
-@pytest.fixture
-def path(rig, micro, tmp_path):
-    return rig.loras.saved(rig.loras.kohya(micro), tmp_path / "style.safetensors")
-
-
 def refusal(rig, *models) -> str:
     with pytest.raises(ValueError) as caught:
         rig.style_source.find_style(*models)
