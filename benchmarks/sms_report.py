@@ -26,6 +26,23 @@ Read every row between *VAE only* (identity) and *style copy* (other pictures in
 ruler here, since it is what SMS optimises. No ruler is a network.
 """
 
+READING = """## Reading it
+
+- **Against image to image**, at any denoise, guidance and the forms with the spectrum term keep far more of the
+  photograph and come further in style. The score alone keeps more and comes less far.
+- **Spectrum** is what keeps content, and it adds to the measured style too: without it the frozen fake score
+  overshoots, which costs texture first. **The refiner** places the change and costs structure where it acts: with one
+  step length per picture, what the map takes from dark places goes to the bright ones. The full form lies between. With
+  a weak model that changes everything alike there is little to place; leave the refiner out there, or give it a mask.
+- **The trained fake** settles instead of overshooting: the best style of the optimised forms, for half as many rows
+  again.
+- **Guidance** beats the optimised form on both rulers at well under half of its rows.
+- **Fewer iterations are better** than the 60 of the full form on this model: 20 keep more and give more.
+- **The published loop** (500 steps of Adam per element, CFG 4.5, as for SD 1.5) runs far past the style here. Its own
+  settings do not suit a model this small, so the rows needed to reach it say little: nearly everything reaches it.
+- Texture stays near 0 in most rows: the model's predictions are soft, and the palette is most of what it can give.
+"""
+
 
 def write_report(kept: dict, methods: list[str], styles, copies: dict, path_of: Callable) -> None:
     """Write docs/sms_evidence.md, .json, the curves and the sheet."""
@@ -38,6 +55,7 @@ def write_report(kept: dict, methods: list[str], styles, copies: dict, path_of: 
     _curves(means, copy, images / "sms_curves.png")
     if _sheet(path_of, styles, images / "sms_sheet.jpg"):
         parts.append("![Pictures](images/sms_sheet.jpg)")
+    parts.append(READING)
     (DOCS / "sms_evidence.md").write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
     record = {"style copy": copy, "means": means}
     (DOCS / "sms_evidence.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -110,16 +128,22 @@ def _aims(kept: dict) -> str:
         goal = rows.pop("published loop")
         lines.append(
             f"Published loop on {len(cells)} photographs: style {goal['style']:.2f}, structure "
-            f"{goal['structure']:.2f}, {goal['rows']:.0f} model rows. With at least its style and structure:"
+            f"{goal['structure']:.2f}, {goal['rows']:.0f} model rows. Of what has at least its style and structure, "
+            "the cheapest, and what comes further for more rows:\n"
         )
         enough = [
             m for m, row in rows.items() if row["style"] >= goal["style"] and row["structure"] >= goal["structure"]
         ]
-        for method in sorted(enough, key=lambda m: rows[m]["rows"]):
+        best = -1.0
+        for method in sorted((m for m in enough if rows[m]["rows"]), key=lambda m: (rows[m]["rows"], m)):
             row = rows[method]
+            # what is dearer and no better goes without saying
+            if row["style"] <= best:
+                continue
+            best = row["style"]
             lines.append(
                 f"- {method}: style {row['style']:.2f}, structure {row['structure']:.2f}, {row['rows']:.0f} rows, "
-                f"1/{goal['rows'] / max(row['rows'], 1):.0f} of the loop's"
+                f"1/{goal['rows'] / row['rows']:.0f} of the loop's"
             )
         if not enough:
             lines.append("- nothing")
@@ -153,7 +177,7 @@ def _at_equal_structure(kept: dict, cell: tuple[str, str]) -> tuple[float, float
 
 
 def _curves(means: dict, copy: dict, path) -> None:
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = Figure(figsize=(11, 5.8), layout="constrained")
     for axes, ruler in zip(figure.subplots(1, 2), ("structure", "edges"), strict=True):
         for prefix, color in (("img2img", "tab:gray"), ("guidance", "tab:blue")):
             names = [name for name in means if name.startswith(prefix)]
@@ -173,7 +197,8 @@ def _curves(means: dict, copy: dict, path) -> None:
         axes.set_xlabel(f"content kept: {ruler}")
         axes.set_ylabel("style progress")
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
     figure.savefig(path, dpi=110)
 
 

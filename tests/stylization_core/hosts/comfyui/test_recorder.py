@@ -1,0 +1,308 @@
+"""References that run alone beside a sampling run: how often, on what, seen by whom."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def recorder_of(rig, model, reference, body, *, probes=None, given=None, conditionings=None):
+    """What ``body(Recorder)`` returns inside a run of ``model``."""
+
+    def ask(guider, options):
+        wanted = probes or [keeping(rig, model)]
+        made = rig.recorder.Recorder(guider, reference, wanted, given or options, 3, torch.device("cpu"))
+        return body(made)
+
+    return rig.runs.inside(model, conditionings or rig.runs.pair(), rig.runs.latent(), ask)
+
+
+def keeping(rig, model, layers=None, **settings):
+    """A probe that keeps queries, keys, values and outputs."""
+    every = frozenset(rig.layers.self_attention_layers(model.model.diffusion_model))
+    keep = lambda call, out: rig.sharing.Attention(call.q, call.k, call.v, out)  # noqa: E731
+    return rig.recorder.Probe(every if layers is None else layers, keep, **settings)
+
+
+def passes(calls, reference) -> list[tuple[float, int]]:
+    """(level, rows) of the reference's calls, which its size tells from the run's."""
+    return [(sigma, len(x)) for x, sigma, _ in calls if x.shape[-2:] == reference.samples.shape[-2:]]
+
+
+# what it gives
+
+
+@pytest.mark.parametrize("prediction", ["EPS", "V_PREDICTION"])
+@pytest.mark.parametrize("own", [True, False])
+def test_record_is_what_the_plain_model_sees_of_the_reference(rig, prediction, own):
+    """Bit for bit, at the reference's own size, under each half of its conditioning."""
+    model = rig.micro.unet(prediction=prediction)
+    reference = rig.sharing.described() if own else rig.sharing.reference()
+    prompts = (reference.positive, reference.negative) if own else rig.runs.pair().values()
+    x = rig.sharing.noised(model, reference)
+    for half, prompt in enumerate(prompts):
+        record = recorder_of(rig, model, reference, lambda one, half=half: one.at(rig.sharing.SIGMA, half))
+        expected = rig.sharing.features(model, prompt, x)
+        assert {tuple(layer) for layer in record.layers[0]} == set(expected)
+        for layer, kept in record.layers[0].items():
+            assert all(torch.equal(getattr(kept, part), getattr(expected[layer], part)) for part in ("q", "k", "v"))
+            assert torch.equal(kept.out, expected[layer].out)
+
+
+def test_group_norms_are_recorded_where_a_probe_wants_them(rig, micro):
+    reference, seen = rig.sharing.described(), {}
+    norms = {n: m for n, m in micro.model.diffusion_model.named_modules() if isinstance(m, torch.nn.GroupNorm)}
+    handles = [
+        module.register_forward_pre_hook(lambda _, given, name=name: seen.__setitem__(name, given[0].double()))
+        for name, module in norms.items()
+    ]
+    rig.runs.plain(micro, {"positive": reference.positive}, rig.sharing.noised(micro, reference))
+    for handle in handles:
+        handle.remove()
+    probes = [keeping(rig, micro), keeping(rig, micro, layers=frozenset(), norms=True)]
+    record = recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, 0), probes=probes)
+    assert set(record.norms) == set(norms) and len(norms) > 10
+    for name, (mean, var) in record.norms.items():
+        grouped = seen[name].unflatten(1, (norms[name].num_groups, -1)).flatten(2)
+        assert rig.runs.moved(mean, grouped.mean(-1)) < 1e-5
+        assert rig.runs.moved(var, grouped.var(-1, correction=0)) < 1e-4 * grouped.var(-1).max()
+    assert not recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, 0)).norms
+
+
+def test_one_pass_serves_all_probes(rig, micro, monkeypatch):
+    reference, calls = rig.sharing.described(), rig.sharing.asked(monkeypatch, micro)
+    layers = sorted(rig.layers.self_attention_layers(micro.model.diffusion_model))
+    probes = [keeping(rig, micro, layers=frozenset(part)) for part in (layers[:2], layers[1:4])]
+    record = recorder_of(rig, micro, reference, lambda one: one.at(1.0, 0), probes=probes)
+    assert [set(kept) for kept in record.layers] == [set(layers[:2]), set(layers[1:4])]
+    assert passes(calls, reference) == [(1.0, 1)]
+
+
+def test_level_and_half_are_asked_once_each(rig, micro, monkeypatch):
+    reference, calls = rig.sharing.described(), rig.sharing.asked(monkeypatch, micro)
+
+    def body(recorder):
+        first = recorder.at(1.0, 0)
+        assert recorder.at(1.0, 0) is first and recorder.at(1.0, 1) is not first
+        assert recorder.at(1.0, 0) is first
+        recorder.at(0.5, 0)
+        return recorder.passes
+
+    assert recorder_of(rig, micro, reference, body) == 3
+    assert [sigma for sigma, _ in passes(calls, reference)] == [1.0, 1.0, 0.5]
+
+
+# how often, in a run
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.5])
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "dpmpp_sde"])
+def test_reference_runs_once_at_each_level_and_half(rig, micro, monkeypatch, sampler, cfg):
+    """A second question at a level (heun, PAG and the like) finds the record of the first."""
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    reference, asked = rig.sharing.described(), rig.sharing.asked(monkeypatch, micro)
+    model = PerturbedAttentionGuidance.execute(rig.sharing.shared(micro, reference), 2.0)[0]
+    rig.ordinary.sample(model, rig.runs.latent(), sampler=sampler, cfg=cfg, sigmas=(3.0, 1.5, 0.7, 0.0))
+    levels = {sigma for x, sigma, _ in asked if x.shape[-2:] == (12, 10)}
+    found = passes(asked, reference)
+    halves = 1 if cfg == 1.0 else 2
+    assert len(levels) >= 3 and {sigma for sigma, _ in found} == levels
+    assert len(found) == halves * len(levels) and all(rows == 1 for _, rows in found)
+
+
+def test_reference_in_two_nodes_runs_once(rig, micro, monkeypatch):
+    one, other = rig.sharing.described(), rig.sharing.described(draw=22, weight=0.5)
+    model = rig.sharing.shared(micro, one, layers="style block")
+    asked = rig.sharing.asked(monkeypatch, micro)
+    rig.ordinary.one_step(rig.sharing.shared(model, one, other, layers="visual style prompting"), rig.runs.latent())
+    assert len(passes(asked, one)) == 4
+
+
+def test_window_and_half_that_are_left_alone_cost_nothing(rig, micro, monkeypatch):
+    """Percents 0.5 to 0.8 of the chain are levels 1.6 to 0.5: two of the run's four."""
+    reference, asked = rig.sharing.described(), rig.sharing.asked(monkeypatch, micro)
+    rig.ordinary.sample(rig.sharing.shared(micro, reference, start=0.5, end=0.8, both=False), rig.runs.latent())
+    assert [sigma for sigma, _ in passes(asked, reference)] == pytest.approx([1.5, 0.7])
+
+
+# who sees it
+
+
+def test_other_nodes_do_not_see_the_reference(rig, micro):
+    """Neither patches nor wrappers nor ControlNets: each is called as often, on the same rows, as without it."""
+    source, reference = rig.runs.latent(), rig.sharing.described()
+    plain, seen = probed(rig, micro)
+    control = counting_control(seen)
+    pair = {key: [[tokens, {"control": control}]] for key, [[tokens, _]] in rig.runs.pair().items()}
+    rig.ordinary.sample(plain, source, conditionings=pair)
+    before = list(seen)
+    assert {name for name, _ in before} == {"attn1", "attn2", "output", "replace", "middle", "control", *WRAPPERS}
+    for model in (rig.sharing.shared(plain, reference), probed(rig, rig.sharing.shared(micro, reference), seen)[0]):
+        seen.clear()
+        rig.ordinary.sample(model, source, conditionings=pair)
+        assert sorted(seen) == sorted(before)
+
+
+WRAPPERS = ("apply_model", "diffusion_model", "calc_cond_batch", "function")
+
+
+def probed(rig, model, seen=None):
+    """(clone, seen): a clone with a patch of every kind that notes the rows of each call."""
+    clone, seen = model.clone(), [] if seen is None else seen
+
+    def patch(name):
+        def note(n, *others):
+            seen.append((name, len(n)))
+            return n if name == "output" else (n, *others[:-1])
+
+        return note
+
+    def replace(q, k, v, options):
+        from comfy.ldm.modules.attention import optimized_attention
+
+        seen.append(("replace", len(q)))
+        return optimized_attention(q, k, v, heads=options["n_heads"])
+
+    def wrapper(name, at):
+        def note(executor, *args, **kwargs):
+            seen.append((name, len(args[at])))
+            return executor(*args, **kwargs)
+
+        return note
+
+    def function(apply_model, call):
+        seen.append(("function", len(call["input"])))
+        return apply_model(call["input"], call["timestep"], **call["c"])
+
+    clone.set_model_attn1_patch(patch("attn1"))
+    clone.set_model_attn2_patch(patch("attn2"))
+    clone.set_model_attn1_output_patch(patch("output"))
+    clone.set_model_attn2_replace(replace, "output", 0, 0)
+    clone.set_model_patch(lambda h, options: (seen.append(("middle", len(h))), h)[1], "middle_patch")
+    clone.add_wrapper_with_key(rig.WrappersMP.APPLY_MODEL, "test.probe", wrapper("apply_model", 0))
+    clone.add_wrapper_with_key(rig.WrappersMP.DIFFUSION_MODEL, "test.probe", wrapper("diffusion_model", 0))
+    clone.add_wrapper_with_key(rig.WrappersMP.CALC_COND_BATCH, "test.probe", wrapper("calc_cond_batch", 2))
+    clone.set_model_unet_function_wrapper(function)
+    return clone, seen
+
+
+def counting_control(seen):
+    import comfy.controlnet
+
+    class Counting(comfy.controlnet.ControlBase):
+        def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+            seen.append(("control", len(x_noisy)))
+            return {"input": [], "middle": [], "output": []}
+
+    control = Counting()
+    control.set_cond_hint(torch.rand(1, 3, 64, 64))
+    return control
+
+
+def test_controlnet_and_attention_patches_do_not_change_the_record(rig, micro):
+    reference, at = rig.sharing.described(), lambda one: one.at(rig.sharing.SIGMA, 0)
+    loud = micro.clone()
+    loud.set_model_attn1_patch(lambda q, k, v, options: (q * 2, k, v))
+    plain, same = (recorder_of(rig, model, reference, at).layers[0] for model in (micro, loud))
+    assert all(torch.equal(plain[layer].k, same[layer].k) for layer in plain)
+
+
+def test_attention_backend_of_the_run_is_kept(rig, micro):
+    model, calls = micro.clone(), []
+
+    def backend(func, q, *args, **kwargs):
+        calls.append(len(q))
+        return func(q, *args, **kwargs) * 0.5
+
+    model.model_options["transformer_options"]["optimized_attention_override"] = backend
+    reference = rig.sharing.described()
+    record = recorder_of(rig, model, reference, lambda one: one.at(rig.sharing.SIGMA, 0))
+    # self- and cross-attention of each block
+    assert calls == [1] * 2 * len(record.layers[0])
+    first = min(record.layers[0])
+    kept = record.layers[0][first]
+    expected = 0.5 * rig.sharing.attention64(kept.q, kept.k, kept.v)
+    assert rig.sharing.relative(kept.out, expected) < 1e-5
+
+
+def test_weights_as_the_run_has_them(rig, micro, path):
+    """A LoRA of the stock loader acts on the reference too."""
+    model, reference = rig.loras.weight_patched(micro, path, 0.8), rig.sharing.described()
+    x = rig.sharing.noised(micro, reference)
+    record = recorder_of(rig, model, reference, lambda one: one.at(rig.sharing.SIGMA, 0))
+    changed, plain = (rig.sharing.features(one, reference.positive, x) for one in (model, micro))
+    assert all(torch.equal(kept.k, changed[layer].k) for layer, kept in record.layers[0].items())
+    assert any(not torch.equal(changed[layer].k, plain[layer].k) for layer in plain)
+
+
+# its conditioning
+
+
+def test_areas_and_windows_of_the_runs_prompts_are_not_the_references(rig, micro, monkeypatch):
+    calls = rig.sharing.asked(monkeypatch, micro)
+    placed = {
+        "positive": rig.runs.conditioning(1, area=(4, 4, 0, 0), strength=0.5, start_percent=0.9),
+        "negative": rig.runs.conditioning(2),
+    }
+    reference = rig.sharing.reference()
+    record = recorder_of(rig, micro, reference, lambda one: one.at(0.7, 0), conditionings=placed)
+    expected = rig.sharing.features(micro, rig.runs.conditioning(1), rig.sharing.noised(micro, reference))
+    assert all(torch.equal(kept.k, expected[layer].k) for layer, kept in record.layers[0].items())
+    assert [x.shape[-2:] for x, _, _ in calls][0] == (10, 14)
+
+
+def test_conditionings_of_reference_and_run_are_processed_apart(rig, micro):
+    """ComfyUI completes areas across the prompts of one call: neither side may gain an entry from the other."""
+    quarter = rig.runs.conditioning(5, area=(4, 4, 0, 0), strength=0.5)
+    reference = rig.sharing.reference(positive=quarter + rig.runs.conditioning(7))
+    for model in (micro, rig.sharing.shared(micro, reference)):
+        recorded, rows = rig.runs.recording(model)
+        rig.ordinary.sample(recorded, rig.runs.latent())
+        assert [indexes for indexes, *_ in rows] == [(1, 0)] * 4
+    areas = {"positive": rig.runs.conditioning(1, area=(8, 8, 2, 1)), "negative": rig.runs.conditioning(2)}
+    whole = rig.sharing.reference(positive=rig.runs.conditioning(5), negative=rig.runs.conditioning(6))
+    counts = recorder_of(rig, micro, whole, lambda one: {k: len(v) for k, v in one.conds.items()}, conditionings=areas)
+    assert counts == {"positive": 1, "negative": 1}
+
+
+# memory
+
+
+def test_what_is_kept_is_freed_after_the_run(rig, micro, monkeypatch):
+    made, original = [], rig.shared_attention.Recorder
+
+    def note(*args, **kwargs):
+        made.append(original(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(rig.shared_attention, "Recorder", note)
+    held: list[int] = []
+    rig.ordinary.sample(
+        rig.sharing.shared(micro), rig.runs.latent(), callback=lambda *_: held.append(len(made[0]._kept))
+    )
+    assert held == [2] * 4 and not made[0]._kept
+    with pytest.raises(rig.model_management.InterruptProcessingException):
+        rig.ordinary.sample(rig.sharing.shared(micro), rig.runs.latent(), callback=rig.endings.interrupting_at(1))
+    assert len(made) == 2 and not made[1]._kept
+
+
+def test_only_one_level_is_kept(rig, micro):
+    def body(recorder):
+        first = recorder.at(1.0, 0)
+        recorder.at(0.5, 1)
+        return recorder.at(1.0, 0) is first, len(recorder._kept)
+
+    assert recorder_of(rig, micro, rig.sharing.described(), body) == (False, 1)
+
+
+def test_interrupt_ends_before_the_references_pass(rig, micro, monkeypatch):
+    calls = rig.sharing.asked(monkeypatch, micro)
+
+    def body(recorder):
+        rig.model_management.interrupt_current_processing(True)
+        with pytest.raises(rig.model_management.InterruptProcessingException):
+            recorder.at(1.0, 0)
+
+    recorder_of(rig, micro, rig.sharing.described(), body)
+    assert not calls
