@@ -437,9 +437,7 @@ def test_pull_draws_towards_the_source():
     source = drawn(*SMALL)
     schedule, one = make_schedule(upper_timesteps(60), 4), torch.ones(SMALL)
     free, pulled = (
-        optimize(
-            source, schedule, lambda x, s: (one, -one), lambda x, n, s: x, 0, Terms(spectrum=0.0, pull=pull)
-        )
+        optimize(source, schedule, lambda x, s: (one, -one), lambda x, n, s: x, 0, Terms(spectrum=0.0, pull=pull))
         for pull in (0.0, 1.0)
     )
     assert (pulled - source).abs().mean() < 0.8 * (free - source).abs().mean()
