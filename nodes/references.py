@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..stylization_core.errors import StylizationError, naming
+from ..stylization_core.hosts.comfyui.dial import at_dial
 from ..stylization_core.hosts.comfyui.families import detect
 from ..stylization_core.hosts.comfyui.inversion import InversionSampler
 from ..stylization_core.hosts.comfyui.references import Reference
@@ -192,7 +193,8 @@ class StylizeInvertReference(io.ComfyNode):
             if not levels:
                 raise StylizationError("sigmas", "they hold no level above zero", "Connect Basic Scheduler")
             chosen = _mask_of(mask, samples)
-        guider = comfy.samplers.CFGGuider(model)
+        # the path is the plain model's: what our nodes do on this MODEL is for the pictures
+        guider = comfy.samplers.CFGGuider(at_dial(model, 0.0))
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         sampler = InversionSampler(refinements)

@@ -134,6 +134,16 @@ def test_inversion_leaves_nothing_on_the_model(rig, invert, micro):
 # what is refused
 
 
+def test_inversion_is_the_plain_models(rig, refer, invert, micro):
+    """Operators on the MODEL are for the pictures, not for the reference."""
+    node = importlib.import_module("stylization.nodes.shared_attention").StylizeSharedAttention
+    given = {one.id: one.default for one in node.define_schema().inputs if getattr(one, "default", None) is not None}
+    shared = node.execute(micro, refer(seed=3), **given)[0]
+    (plain,), (found,) = invert(micro), invert(shared)
+    assert torch.equal(found.trajectory.latents, plain.trajectory.latents)
+    assert rig.dial.dial(shared.model_options) == 1
+
+
 def broken(rig) -> torch.Tensor:
     samples = picture(rig)
     samples[0, 0, 0, 0] = float("nan")
