@@ -441,7 +441,7 @@ def without_map(graph):
 
 PARTS = [
     (with_other_guider, "run", "Stylize SMS Sampler, guider", "not a Guider_Basic", "Stylize SMS Guider"),
-    (without_steps, "run", "Stylize SMS Sampler, sigmas", "no step", "Stylize SMS Sigmas"),
+    (without_steps, "run", "Stylize SMS Guider, sigmas", "no step", "Stylize SMS Sigmas"),
     (with_turned_range, "sigmas", "Stylize SMS Sigmas, t_max", "0.1 with t_min 0.4", "above t_min"),
     (with_second_hold, "held", "Stylize Spectrum Regularizer, model", "already", "Keep one"),
     (without_map, "held", "Stylize Semantic Refiner, mask", "not connected", "Connect a mask"),
