@@ -16,17 +16,15 @@ REFERENCE = io.Custom("STYLIZE_REFERENCE")
 CATEGORY = "stylization/reference"
 
 
-def _common_inputs() -> list:
-    return [
-        io.Float.Input(
-            "weight",
-            default=1.0,
-            min=0.0,
-            max=20.0,
-            step=0.05,
-            tooltip="How much this reference counts: 2 is like two copies of it. 0 leaves it out.",
-        ),
-    ]
+def _weight_input() -> io.Float.Input:
+    return io.Float.Input(
+        "weight",
+        default=1.0,
+        min=0.0,
+        max=20.0,
+        step=0.05,
+        tooltip="How much this reference counts: 2 is like two copies of it. 0 leaves it out.",
+    )
 
 
 def _chain_inputs() -> list:
@@ -36,7 +34,7 @@ def _chain_inputs() -> list:
     ]
 
 
-def _mask_of(mask, samples):
+def _mask_of(mask):
     """The one mask (H, W) of a reference.
 
     Raises:
@@ -70,7 +68,7 @@ class StylizeReference(io.ComfyNode):
                 "is sampled the reference is noised to the same level and shown to the model beside it."
             ),
             inputs=[
-                *_common_inputs(),
+                _weight_input(),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -108,7 +106,7 @@ class StylizeReference(io.ComfyNode):
     ) -> io.NodeOutput:
         with naming(cls.DISPLAY_NAME):
             samples = cls._samples(image, vae, latent)
-            reference = Reference(samples, positive, negative, weight, seed, _mask_of(mask, samples))
+            reference = Reference(samples, positive, negative, weight, seed, _mask_of(mask))
         return io.NodeOutput((*(previous or ()), reference))
 
     @staticmethod
@@ -165,7 +163,7 @@ class StylizeInvertReference(io.ComfyNode):
                         "the way back leads to the same picture."
                     ),
                 ),
-                *_common_inputs(),
+                _weight_input(),
                 *_chain_inputs(),
             ],
             outputs=[REFERENCE.Output(display_name="REFERENCE", tooltip="To nodes that take a style from references.")],
@@ -192,7 +190,7 @@ class StylizeInvertReference(io.ComfyNode):
             levels = int((sigmas > 0).sum())
             if not levels:
                 raise StylizationError("sigmas", "they hold no level above zero", "Connect Basic Scheduler")
-            chosen = _mask_of(mask, samples)
+            chosen = _mask_of(mask)
         # the path is the plain model's: what our nodes do on this MODEL is for the pictures
         guider = comfy.samplers.CFGGuider(at_dial(model, 0.0))
         guider.set_conds(positive, negative)

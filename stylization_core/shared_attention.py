@@ -66,10 +66,11 @@ def moments(x: Tensor, weights: Tensor | None = None) -> Moments:
     if weights is None:
         var, mean = torch.var_mean(x, -2, keepdim=True, correction=min(1, count - 1))
         return Moments(mean, (var + EPSILON).sqrt())
-    share = (weights / weights.sum()).to(x)[:, None]
+    share = weights.float() / weights.sum()
+    # reduces to N - 1 for equal weights; where the weights lie, so that none on the CPU waits for the device
+    correction = (1.0 - (share**2).sum()).clamp_min(1.0 / count).to(x)
+    share = share.to(x)[:, None]
     mean = (share * x).sum(-2, keepdim=True)
-    # reduces to N - 1 for equal weights
-    correction = max(1.0 - float((share**2).sum()), 1.0 / count)
     var = (share * (x - mean) ** 2).sum(-2, keepdim=True) / correction
     return Moments(mean, (var + EPSILON).sqrt())
 

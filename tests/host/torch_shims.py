@@ -21,7 +21,7 @@ _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-# A torch.library.Library takes its schemas back when it is collected.
+# A Library takes its schemas back when it is collected.
 _kept: list[object] = []
 
 
@@ -45,10 +45,11 @@ def install() -> None:
 def define_missing_operators() -> None:
     """Define the schemas that torchvision's own library did not bring, and keep them for the life of the process."""
     import torch
+    from torch.library import Library
 
     if _kept or _compiled_torchvision_loads():
         return
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = Library("torchvision", "FRAGMENT")
     for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
             library.define(schema)

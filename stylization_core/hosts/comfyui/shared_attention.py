@@ -137,7 +137,11 @@ def _tokens_of(reference: Reference) -> Callable[[Call, Tensor], list[Tokens]]:
     """What to keep of a layer: one :class:`Tokens` per picture of the reference."""
 
     def keep(call: Call, out: Tensor) -> list[Tokens]:
-        mask = None if reference.mask is None else _per_token(reference.mask[None, None].float(), call)[0, :, 0]
+        mask = None
+        if reference.mask is not None:
+            # stays where the mask is: which tokens count is decided there, without waiting for the device
+            grid = call.options["activations_shape"][-2:]
+            mask = _on_grid(reference.mask[None, None].float(), grid, reference.mask).flatten()
         queries, keys = moments(call.q, mask), moments(call.k, mask)
 
         def row(at: slice) -> Tokens:
