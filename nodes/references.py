@@ -9,6 +9,7 @@ from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.dial import at_dial
 from ..stylization_core.hosts.comfyui.families import detect
 from ..stylization_core.hosts.comfyui.inversion import InversionSampler
+from ..stylization_core.hosts.comfyui.record_cache import RecordCache
 from ..stylization_core.hosts.comfyui.references import Reference
 from .inputs import check_channels, latent_samples
 
@@ -32,6 +33,25 @@ def _chain_inputs() -> list:
         io.Mask.Input("mask", optional=True, tooltip="Which part of the reference counts. All of it if not connected."),
         REFERENCE.Input("previous", optional=True, tooltip="References that act together with this one."),
     ]
+
+
+def _cache_input() -> io.Int.Input:
+    return io.Int.Input(
+        "cache_mib",
+        default=0,
+        min=0,
+        max=1048576,
+        step=64,
+        optional=True,
+        tooltip=(
+            "Main memory, in MiB, for what the reference gives: later runs with the same model, prompts of the "
+            "reference and schedule then skip its part of the work. 0 keeps nothing."
+        ),
+    )
+
+
+def _cache_of(mebibytes):
+    return RecordCache(mebibytes * 2**20) if mebibytes else None
 
 
 def _mask_of(mask):
@@ -87,6 +107,7 @@ class StylizeReference(io.ComfyNode):
                     "negative", optional=True, tooltip="Negative prompt of the reference. The run's own if empty."
                 ),
                 *_chain_inputs(),
+                _cache_input(),
             ],
             outputs=[REFERENCE.Output(display_name="REFERENCE", tooltip="To nodes that take a style from references.")],
         )
@@ -103,10 +124,11 @@ class StylizeReference(io.ComfyNode):
         negative=None,
         mask=None,
         previous=None,
+        cache_mib=0,
     ) -> io.NodeOutput:
         with naming(cls.DISPLAY_NAME):
             samples = cls._samples(image, vae, latent)
-            reference = Reference(samples, positive, negative, weight, seed, _mask_of(mask))
+            reference = Reference(samples, positive, negative, weight, seed, _mask_of(mask), cache=_cache_of(cache_mib))
         return io.NodeOutput((*(previous or ()), reference))
 
     @staticmethod
@@ -165,6 +187,7 @@ class StylizeInvertReference(io.ComfyNode):
                 ),
                 _weight_input(),
                 *_chain_inputs(),
+                _cache_input(),
             ],
             outputs=[REFERENCE.Output(display_name="REFERENCE", tooltip="To nodes that take a style from references.")],
         )
@@ -182,6 +205,7 @@ class StylizeInvertReference(io.ComfyNode):
         weight,
         mask=None,
         previous=None,
+        cache_mib=0,
     ) -> io.NodeOutput:
         with naming(cls.DISPLAY_NAME):
             detect(model)
@@ -198,5 +222,5 @@ class StylizeInvertReference(io.ComfyNode):
         sampler = InversionSampler(refinements)
         callback = latent_preview.prepare_callback(model, levels)
         guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, callback=callback, seed=0)
-        reference = Reference(samples, positive, negative, weight, 0, chosen, sampler.trajectory)
+        reference = Reference(samples, positive, negative, weight, 0, chosen, sampler.trajectory, _cache_of(cache_mib))
         return io.NodeOutput((*(previous or ()), reference))

@@ -20,6 +20,7 @@ from .attention import OVERRIDE, Attend, Call, with_self_attention
 from .group_norms import recording
 from .layers import Layer
 from .levels import Levels
+from .record_cache import run_key
 from .references import NoisedReference, Reference
 from .relevance_map import process
 
@@ -36,11 +37,18 @@ class Probe:
         layers: of these.
         keep: (call, attention output before ``to_out``) -> what to keep.
         norms: keep the moments of all group norms too.
+        name: stands for what ``keep`` makes of a reference, so that a later run can use it; "" keeps it to this run.
     """
 
     layers: frozenset[Layer]
     keep: Callable[[Call, Tensor], object]
     norms: bool = False
+    name: str = ""
+
+    @property
+    def wanted(self) -> tuple:
+        """What records of this probe are found by."""
+        return self.name, tuple(sorted(self.layers)), self.norms
 
 
 @dataclass
@@ -75,6 +83,10 @@ class Recorder:
         options = given.get("transformer_options", {})
         self.options = {"transformer_options": {key: options[key] for key in KEPT_OPTIONS if key in options}}
         self.passes = 0
+        self.cache, self._run = reference.cache, None
+        if self.cache is not None and all(probe.name for probe in self.probes):
+            wanted = tuple(probe.wanted for probe in self.probes)
+            self._run = run_key(guider, self.conds, self.options["transformer_options"], wanted, device)
         self._level: float | None = None
         self._kept: dict[int, Record] = {}
 
@@ -84,8 +96,16 @@ class Recorder:
             self._level, self._kept = sigma, {}
         if half not in self._kept:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            self._kept[half] = self._pass(sigma, half)
+            self._kept[half] = self._pass(sigma, half) if self._run is None else self._cached(sigma, half)
         return self._kept[half]
+
+    def _cached(self, sigma: float, half: int) -> Record:
+        """From an earlier run, or kept for later ones."""
+        found = self.cache.get(self._run, sigma, half, self.noised.device)
+        if found is None:
+            found = self._pass(sigma, half)
+            self.cache.keep(self._run, sigma, half, found)
+        return found
 
     def forget(self) -> None:
         """Free what is kept."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...randomness import stream
 from .levels import Levels
+from .record_cache import RecordCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class Reference:
         seed: of its noise.
         mask: (H, W) in [0, 1] of any size, which part of it counts; or None.
         trajectory: of an inversion; without one the latent is noised.
+        cache: keeps what it gives from run to run; None keeps nothing.
     """
 
     samples: Tensor
@@ -57,6 +59,7 @@ class Reference:
     seed: int = 0
     mask: Tensor | None = None
     trajectory: Trajectory | None = None
+    cache: RecordCache | None = None
 
 
 References = tuple[Reference, ...]

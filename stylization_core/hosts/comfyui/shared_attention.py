@@ -97,7 +97,12 @@ class _Run:
         given, seed = extra_args["model_options"], extra_args.get("seed") or 0
         return {
             key: Recorder(
-                self.guider, reference, [Probe(layers, _tokens_of(reference), norms)], given, seed, self.noise.device
+                self.guider,
+                reference,
+                [Probe(layers, _tokens_of(reference), norms, "tokens")],
+                given,
+                seed,
+                self.noise.device,
             )
             for key, (reference, layers, norms) in wanted.items()
         }
