@@ -19,12 +19,16 @@ FILE = "stylization_pocket_edges.safetensors"
 
 
 def build_controlnet(unet):
-    """ControlNet with one transformer level only; weights shared with the UNet's encoder are copied from it."""
+    """ControlNet with one transformer level only."""
+    return controlnet_of(unet, {"transformer_depth": [0] * (len(UNET["transformer_depth"]) - 1) + [1]})
+
+
+def controlnet_of(unet, changes):
+    """ControlNet whose weights are copied from the UNet's encoder where both have them; its exits are zero."""
     import comfy.ops
     from comfy.cldm.cldm import ControlNet
 
-    depth = [0] * (len(UNET["transformer_depth"]) - 1) + [1]
-    given = unet_arguments(hint_channels=3, transformer_depth=depth, transformer_depth_middle=-1)
+    given = unet_arguments(**{**changes, "hint_channels": 3, "transformer_depth_middle": -1})
     for name in ("out_channels", "transformer_depth_output"):
         given.pop(name)
     net = ControlNet(**given, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init)

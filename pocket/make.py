@@ -7,7 +7,18 @@ from pathlib import Path
 
 from logs import log
 
-STAGES = ("data", "autoencoder", "unet", "loras", "controlnet", "samples", "contact_sheet", "measure")
+STAGES = (
+    "data",
+    "autoencoder",
+    "unet",
+    "loras",
+    "controlnet",
+    "drawn_model",
+    "drawn_controlnet",
+    "samples",
+    "contact_sheet",
+    "measure",
+)
 HERE = Path(__file__).resolve().parent
 
 

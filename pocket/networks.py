@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from settings import BETA_END, BETA_START, CONTEXT_DIM, HEAD_CHANNELS, LATENT_CHANNELS, TEXT_LAYERS, TEXT_LENGTH, UNET
 
 PLUGIN = Path(__file__).resolve().parents[1] / "tests" / "host" / "plugins" / "stylization_pocket"
+ALPHA_BAR_END = 4.8973451890853435e-08
 TEXT_PREFIX = "cond_stage_model.clip_l.transformer.text_model."
 
 
@@ -84,12 +85,14 @@ def unet_arguments(**changes):
     }
 
 
-def build_unet():
+def build_unet(**changes):
     """ComfyUI's UNetModel with residual exits at zero, as the original training code has them."""
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    net = UNetModel(**unet_arguments(), dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init)
+    net = UNetModel(
+        **unet_arguments(**changes), dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init
+    )
     reset(net)
     for name, m in net.named_modules():
         if name.endswith(("out_layers.3", ".proj_out")) or name == "out.2":
@@ -160,11 +163,19 @@ def token_ids(tokenizer, texts, device):
 
 
 class Schedule:
-    """alpha-bar of the discrete VP schedule, and what v-prediction needs."""
+    """alpha-bar of the discrete VP schedule, and what v-prediction needs.
 
-    def __init__(self, device):
+    Args:
+        zero_terminal: the last level is pure noise, as ComfyUI's ``zsnr`` has it.
+    """
+
+    def __init__(self, device, zero_terminal=False):
         beta = torch.linspace(BETA_START**0.5, BETA_END**0.5, 1000, dtype=torch.float64) ** 2
-        self.alpha_bar = torch.cumprod(1 - beta, 0).float().to(device)
+        root = torch.cumprod(1 - beta, 0).sqrt()
+        if zero_terminal:
+            root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        # the last value as ComfyUI sets it, so that the level has a finite sigma
+        self.alpha_bar = (root**2).clamp_min(ALPHA_BAR_END).float().to(device)
 
     def noised(self, x, noise, t):
         """(x_t, v target) at integer times t."""

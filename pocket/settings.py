@@ -55,5 +55,13 @@ UNET = {
     "transformer_depth_middle": 1,
 }
 HEAD_CHANNELS = 32
+DRAWN_UNET = {
+    "model_channels": 64,
+    "channel_mult": [1, 1],
+    "num_res_blocks": [1, 1],
+    "transformer_depth": [0, 1],
+    "transformer_depth_output": [0, 1, 1, 1],
+    "transformer_depth_middle": 1,
+}
 
 BETA_START, BETA_END = 0.00085, 0.012  # the scaled-linear schedule of SD 1.x, v-prediction

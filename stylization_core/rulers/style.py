@@ -177,3 +177,41 @@ def style_copy_progress(photo, exemplars) -> StyleProgress:
         whole = gap(features(photo, "photo")[:1], others)
         shares[name] = _share(gap(wanted, others), whole, name).mean(keepdims=True)
     return StyleProgress(**shares)
+
+
+@dataclass(frozen=True)
+class SetDistance:
+    """How unlike the pictures of a set are, the mean over all pairs; 0 for copies of one picture.
+
+    Attributes:
+        color: in CIELAB units, see :func:`color_distance`.
+        texture: in octaves, see :func:`texture_distance`.
+    """
+
+    color: float
+    texture: float
+
+
+def set_distance(pictures) -> SetDistance:
+    """Mean distance in colour and texture between the pictures of a set.
+
+    Range and direction: as of the two distances, lower is more consistent. Different things in one style stay above 0.
+    Source: set consistency as in StyleAligned (Hertz et al. 2024, section 5), the mean over all pairs, with transport
+    and wavelet statistics in the place of a network's features.
+    What fools it: copies of one picture are perfectly consistent, so read it beside what the pictures show.
+
+    Args:
+        pictures: two or more of one size.
+
+    Raises:
+        StylizationError: fewer than two.
+    """
+    pictures = batch(pictures, "pictures")
+    if len(pictures) < 2:
+        raise StylizationError("pictures", f"there are {len(pictures)}", "Give two or more")
+    first, second = np.triu_indices(len(pictures), 1)
+    found = {}
+    for name, features, gap in _RULERS:
+        measured = features(pictures, "pictures")
+        found[name] = float(gap(measured[first], measured[second]).mean())
+    return SetDistance(**found)

@@ -9,6 +9,7 @@ from stylization.stylization_core.errors import StylizationError
 from stylization.stylization_core.rulers.style import (
     SCALES,
     color_distance,
+    set_distance,
     style_copy_progress,
     style_progress,
     texture_distance,
@@ -154,3 +155,23 @@ def test_bad_input_is_named(photo, style):
         style_progress(photo, photo, photo)
     with pytest.raises(StylizationError, match="there are 1"):
         style_copy_progress(photo, style[:1])
+
+
+def test_set_distance_is_the_mean_over_pairs(photo, style):
+    found = set_distance(np.concatenate([photo[:, :, :192], style[:2, :, :192]]))
+    pictures = [photo[:, :, :192], style[:1, :, :192], style[1:2, :, :192]]
+    pairs = [(pictures[i], pictures[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert found.color == pytest.approx(np.mean([color_distance(*pair)[0] for pair in pairs]))
+    assert found.texture == pytest.approx(np.mean([texture_distance(*pair)[0] for pair in pairs]))
+
+
+def test_set_of_one_style_is_nearer_than_a_mixed_one(photo, style):
+    alike, mixed = set_distance(style), set_distance(np.concatenate([photo, style[:2]]))
+    assert alike.color < mixed.color and alike.texture < mixed.texture
+    same = set_distance(np.concatenate([photo, photo]))
+    assert same.color == 0 and same.texture == 0
+
+
+def test_set_of_one_picture_is_refused(photo):
+    with pytest.raises(StylizationError, match="pictures.*1"):
+        set_distance(photo)

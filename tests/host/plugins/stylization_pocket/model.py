@@ -1,4 +1,4 @@
-"""The pocket diffusion model as an entry of ComfyUI's list of supported models."""
+"""The pocket diffusion models as entries of ComfyUI's list of supported models."""
 
 import comfy.latent_formats
 import comfy.model_base
@@ -56,7 +56,16 @@ class PocketModel(comfy.supported_models_base.BASE):
         return comfy.supported_models_base.ClipTarget(tokenizer, encoder)
 
 
+class PocketDrawings(PocketModel):
+    """The small denoiser of drawn scenes; its schedule ends at pure noise."""
+
+    unet_config = {**PocketModel.unet_config, "channel_mult": [1, 1]}
+    sampling_settings = {**PocketModel.sampling_settings, "zsnr": True}
+
+
 def register_model():
     models = comfy.supported_models.models
-    if not any(model.__name__ == PocketModel.__name__ for model in models):
-        models.insert(0, PocketModel)
+    known = {model.__name__ for model in models}
+    for model in (PocketModel, PocketDrawings):  # the last inserted is asked first
+        if model.__name__ not in known:
+            models.insert(0, model)
