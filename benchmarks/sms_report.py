@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pocket_host as pocket
+from intervals import interval
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from pocket_host import ROOT
 
 DOCS = ROOT / "docs"
 RULERS = ("structure", "edges", "low band", "shift", "color", "texture", "style")
-RESAMPLES, SEED = 4000, 20260
 SHEET_PHOTOS = ("neuschwanstein_castle", "machu_picchu", "golden_temple")
 SHEET_METHODS = ("img2img 0.3", "img2img 0.5", "score alone", "score + spectrum", "full", "guidance 1")
 INTRODUCTION = """# Style Matching Score: evidence on the pocket model
@@ -94,14 +94,6 @@ PAIRS = (
     ("published loop", "full", "style"),
     ("published loop", "full", "structure"),
 )
-
-
-def interval(differences: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean of paired differences."""
-    random = np.random.default_rng(SEED)
-    picks = random.integers(0, len(differences), (RESAMPLES, len(differences)))
-    low, high = np.percentile(differences[picks].mean(1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _pairs(kept: dict) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 from autoencoder import SEEN, open_pictures, prepare
-from checkpoint import half, write
+from checkpoint import lean, write
 from edges import canny_map, edge_map
 from logs import log
 from networks import device_of, light_group_norm, reset, unet_arguments, use_comfyui
@@ -105,7 +105,7 @@ def run(args):
 
     def keep():
         names = [n for n, _ in net.named_parameters()]
-        tensors = {n: half(v) for n, v in zip(names, training.average.values, strict=True)}
+        tensors = {n: lean(v) for n, v in zip(names, training.average.values, strict=True)}
         write(args.models / "controlnet" / FILE, tensors, steps=training.step, hint="white edges on black")
 
     training.train(loss_of, keep)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from autoencoder import load
-from checkpoint import write
+from checkpoint import lean, write
 from controlnet import controlnet_of
 from drawings import THINGS, Look, drawing
 from drawn_model import BATCH, FILE, Drawn, prompt_of, random_times
@@ -70,8 +70,7 @@ def run(args):
 
     def keep():
         names = [name for name, _ in net.named_parameters()]
-        # a quarter of the size: hints survive the rounding, and all weights together stay small
-        tensors = {n: v.to(torch.float8_e4m3fn) for n, v in zip(names, training.average.values, strict=True)}
+        tensors = {n: lean(v) for n, v in zip(names, training.average.values, strict=True)}
         write(args.models / "controlnet" / CONTROLNET_FILE, tensors, steps=training.step, hint="white edges on black")
 
     training.train(loss_of, keep)

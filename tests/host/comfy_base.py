@@ -15,7 +15,10 @@ from .comfy_tree import HOST, ROOT
 
 PLUGINS = ROOT / "tests" / "host" / "plugins"
 POCKET_MODELS = ROOT / "pocket" / "models"
-PHOTOS = ROOT / "samples" / "photos"
+SAMPLES = ROOT / "samples"
+PHOTOS = SAMPLES / "photos"
+INPUTS = (PHOTOS, SAMPLES / "paintings", SAMPLES / "drawings")
+"""Pictures that workflows open."""
 WORKFLOWS = ROOT / "workflows"
 PACK = "stylization"
 """The name of the pack's folder in ``custom_nodes``."""
@@ -41,12 +44,12 @@ def prepare(name: str, model_roots: Iterable[Path] = (), plugins: bool = True) -
             _link(base / "custom_nodes" / plugin.name, plugin)
     for root in (POCKET_MODELS, *model_roots):
         link_models(base, root)
-    for photo in _files(PHOTOS):
-        if photo.suffix.lower() in _PICTURES:
+    for picture in (file for folder in INPUTS for file in _files(folder)):
+        if picture.suffix.lower() in _PICTURES:
             # a copy: newer ComfyUI refuses links that lead out of the input folder
-            copy = base / "input" / photo.name
+            copy = base / "input" / picture.name
             copy.unlink(missing_ok=True)
-            shutil.copyfile(photo, copy)
+            shutil.copyfile(picture, copy)
     _write_settings(base)
     _link_workflows(base)
     return base
