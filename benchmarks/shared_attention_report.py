@@ -129,7 +129,8 @@ def _inversion(errors: dict) -> str:
         lines.append(f"| {refinements} | " + " | ".join(cells) + " |")
     head = (
         "Inversion of the paintings and the way back with Euler over the same levels, CFG 1: root mean square error of "
-        "the latent in units of its deviation, and PSNR of the picture. 0 refinements is DDIM inversion as published.\n\n"
+        "the latent in units of its deviation, and PSNR of the picture. 0 refinements is DDIM inversion as "
+        "published.\n\n"
     )
     return head + "\n".join(lines)
 
