@@ -102,8 +102,8 @@ class Words:
     def _features(picture: np.ndarray) -> np.ndarray:
         from skimage.feature import hog
 
-        grey = ndimage.gaussian_filter(picture.astype(float) @ [0.2126, 0.7152, 0.0722] / 255, 3)
-        fine = (hog(grey, 9, (cell, cell), (2, 2)) * share for cell, share in ((24, 1.0), (12, 0.5)))
+        grey = ndimage.gaussian_filter(picture.astype(float) @ [0.2126, 0.7152, 0.0722] / 255, SIZE / 64)
+        fine = (hog(grey, 9, (cell, cell), (2, 2)) * share for cell, share in ((SIZE // 8, 1.0), (SIZE // 16, 0.5)))
         return np.concatenate(list(fine))
 
     def recognised(self, pictures: Sequence[Image.Image], things: Sequence[str]) -> float:

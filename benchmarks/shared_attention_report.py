@@ -16,6 +16,7 @@ from pocket_host import ROOT
 DOCS = ROOT / "docs"
 RULERS = ("set color", "set texture", "prompt", "painting color", "painting texture", "copied layout", "edges")
 SHEET_SETS = (0, 1)
+LARGER = 2  # than the pictures themselves
 SERIES = ("no sharing", "shared", "shared, no AdaIN", "full sharing", "ControlNet, shared")
 PAINTED = (
     "no sharing",
@@ -42,8 +43,9 @@ PAIRS = tuple(
 INTRODUCTION = """# Shared attention: evidence on the pocket model of drawings
 
 Made by `benchmarks/shared_attention_evidence.py` from the shipped weights; the same command makes the same table.
-24 sets of four pictures, 192x192, 20 steps of euler, CFG 3. A set asks for four of fourteen things ("a castle"), and
-nothing in the prompts says in what look: palette, patterns and outline are left to chance, or to sharing.
+24 sets of four pictures, 96x96 (shown larger), 20 steps of euler, CFG 3. A set asks for four of fourteen things
+("a castle"), and nothing in the prompts says in what look: palette, patterns and outline are left to chance, or to
+sharing. The model has never been trained to share.
 
 - **set color** (CIELAB) and **set texture** (octaves): mean distance between the pictures of a set; lower is more
   consistent. *drawn in one look* is the true answer: four things, one look. *first repeated* is the bound that shows
@@ -175,7 +177,7 @@ def _sheet(path_of: Callable, methods: tuple[str, ...], path: Path) -> bool:
     if not all(cell.is_file() for cell in cells.values()):
         return False
     with Image.open(next(iter(cells.values()))) as one:
-        width, height = one.size
+        width, height = one.width * LARGER, one.height * LARGER
     line, gap = 20, 12
     canvas = Image.new("RGB", (len(SHEET_SETS) * (width + gap) - gap, len(methods) * (height + line)), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
@@ -183,6 +185,7 @@ def _sheet(path_of: Callable, methods: tuple[str, ...], path: Path) -> bool:
         draw.text((4, place * (height + line) + 3), method, fill="black", font=font)
         for column, number in enumerate(SHEET_SETS):
             with Image.open(cells[number, method]) as one:
-                canvas.paste(one.convert("RGB"), (column * (width + gap), place * (height + line) + line))
+                larger = one.convert("RGB").resize((width, height), Image.LANCZOS)
+                canvas.paste(larger, (column * (width + gap), place * (height + line) + line))
     canvas.save(path, quality=85)
     return True

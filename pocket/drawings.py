@@ -6,11 +6,11 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIZE = 192  # pixels of a side
-FINE = 2  # drawn larger by this and scaled down
+SIZE = 96  # pixels of a side
+FINE = 4  # drawn larger by this and scaled down
 
 GROUND, BODY, ROOF, ACCENT = 1, 2, 3, 4  # 0 is the background
-PATTERNS = ("flat", "flat", "flat", "stripes", "hatch", "dots", "checker", "waves", "strokes")
+PATTERNS = ("flat", "flat", "flat", "flat", "stripes", "hatch", "dots", "checker", "waves", "strokes")
 
 
 class Sheet:
@@ -189,7 +189,7 @@ def space(s):
         (x + size * 1.75 * math.cos(t), y + size * 0.4 * math.sin(t) + lean * math.cos(t))
         for t in np.arange(0, 6.3, 0.1)
     ]
-    s.draw.line(s._scaled(ring), fill=ROOF, width=9 * FINE)
+    s.draw.line(s._scaled(ring), fill=ROOF, width=SIZE * FINE // 20)
     upper = [(x + size * math.cos(t), y + size * math.sin(t)) for t in np.arange(math.pi, 2 * math.pi, 0.1)]
     s.polygon(BODY, *upper)
 
@@ -267,10 +267,10 @@ class Look:
             ]
         )
         self.patterns = [str(rng.choice(PATTERNS)) for _ in range(3)]  # background, ground, things
-        self.period, self.angle = rng.uniform(14, 26), rng.uniform(0, math.pi)
+        self.period, self.angle = rng.uniform(12, 22), rng.uniform(0, math.pi)
         self.amplitude = rng.uniform(0.25, 0.6) * (1 if rng.random() < 0.5 else -1)
         self.outline = rng.choice([-1, 0, 1])
-        self.width = int(rng.integers(2, 4))
+        self.width = int(rng.integers(1, 3))
 
     def shade(self, pattern, rng):
         """(SIZE, SIZE) in 0..1, how far the pattern's own tone goes over the area's colour."""
@@ -287,7 +287,7 @@ class Look:
         if pattern == "waves":
             return (np.sin(v + 1.2 * np.sin(u * 0.7)) > 0).astype(float)
         if pattern == "strokes":
-            coarse = rng.random((SIZE // 4, SIZE // 16))
+            coarse = rng.random((SIZE // 3, SIZE // 12))
             noise = np.asarray(Image.fromarray(coarse.astype(np.float32)).resize((SIZE, SIZE), Image.BICUBIC))
             turned = Image.fromarray(noise).rotate(math.degrees(self.angle), Image.BILINEAR)
             inner = np.asarray(turned.resize((SIZE * 3 // 2, SIZE * 3 // 2)))

@@ -21,9 +21,9 @@ from training import Run, seed_everything
 from unet import Latents
 
 FILE = "stylization_pocket_drawings.safetensors"
-STEPS, LR, BATCH = 40000, 1.5e-3, 10
-LOOKS, PER_LOOK = 2400, 6  # of the training pictures
-PICTURE_SHARE = 0.12  # steps on photographs and their styles instead of drawings
+STEPS, LR, BATCH = 40000, 2e-3, 32
+LOOKS, PER_LOOK = 4000, 6  # of the training pictures
+PICTURE_SHARE = 0.06  # steps on photographs and their styles instead of drawings
 DROP_PROMPT = 0.12
 FORMS = ("{}", "a {}", "a picture of a {}", "view of the {}", "{} painting")
 

@@ -59,8 +59,8 @@ DRAWN_UNET = {
     "model_channels": 64,
     "channel_mult": [1, 1],
     "num_res_blocks": [1, 1],
-    "transformer_depth": [0, 1],
-    "transformer_depth_output": [0, 1, 1, 1],
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1, 1, 1, 1],
     "transformer_depth_middle": 1,
 }
 
