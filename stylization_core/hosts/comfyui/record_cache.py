@@ -165,7 +165,7 @@ def run_key(guider, conds: dict, options: dict, wanted: Hashable, device) -> Has
         contents = digest([conds, plain])
     except Unkeyed:
         return None
-    owned = [model, model.model_sampling, *(options[key] for key in sorted(options) if callable(options[key]))]
+    owned = [model, *(options[key] for key in sorted(options) if callable(options[key]))]
     patched = getattr(patcher, "object_patches", {})
     owned += [patched[name] for name in sorted(patched)]
     injections = getattr(patcher, "injections", {})
