@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from drawings import SIZE, THINGS, Look, drawing
 from edges import agreement, edge_map
 from logs import log
 from PIL import Image, ImageDraw
@@ -144,6 +145,31 @@ def controlnet_sheet(stock):
     )
 
 
+def drawings_sheet(stock):
+    """Things by three seeds, then the edges of a drawing of each and what the ControlNet makes of them."""
+    model, rows = stock.drawings(), []
+    positives = {thing: stock.text("a " + thing) for thing in THINGS}
+    sampled = {"model": model, "steps": 20, "cfg": 3.0}
+    empty = stock.empty(SIZE, SIZE)
+    for seed in (1, 2, 3):
+        rows.append([stock.sample(positive, empty, seed=seed, **sampled) for positive in positives.values()])
+    hints, made, plain = [], [], []
+    for number, (thing, positive) in enumerate(positives.items()):
+        rng = np.random.default_rng((9, number))
+        drawn = drawing(thing, Look(rng), rng).astype(np.float32) / 255
+        hint = torch.from_numpy(edge_map(drawn))[None]
+        steered = stock.control(positive, stock.text(""), hint, file="stylization_pocket_drawings_edges.safetensors")
+        on = stock.sample(steered[0], empty, negative=steered[1], seed=4, **sampled)
+        off = stock.sample(positive, empty, seed=4, **sampled)
+        hints.append(hint)
+        made.append(on)
+        plain.append([agreement(x[0].numpy(), hint[0].numpy()) for x in (off, on)])
+    off, on = np.mean(plain, 0)
+    log(f"edge agreement of drawings (F1): off {off:.2f}, on {on:.2f}")
+    labels = ["seed 1", "seed 2", "seed 3", "edges", "ControlNet"]
+    sheet("drawings", [*rows, hints, made], labels, list(THINGS), SIZE)
+
+
 SHEETS = {
     "autoencoder": autoencoder_sheet,
     "text": text_sheet,
@@ -151,6 +177,7 @@ SHEETS = {
     "denoise": image_to_image_sheet,
     "styles": image_to_image_styles_sheet,
     "controlnet": controlnet_sheet,
+    "drawings": drawings_sheet,
 }
 
 

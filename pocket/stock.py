@@ -18,7 +18,7 @@ class StockNodes:
         import nodes
 
         assert stylization_pocket.NODE_CLASS_MAPPINGS == {}
-        for kind in ("checkpoints", "loras", "controlnet"):
+        for kind in ("checkpoints", "diffusion_models", "loras", "controlnet"):
             folder_paths.add_model_folder_path(kind, str(args.models / kind), is_default=True)
         comfy.utils.set_progress_bar_enabled(False)
         self.nodes = nodes.NODE_CLASS_MAPPINGS
@@ -34,6 +34,10 @@ class StockNodes:
         file = f"pocket_{name}.safetensors"
         return self.call("LoraLoader", "load_lora", self.model, self.clip, file, strength, strength)
 
+    def drawings(self):
+        """The denoiser of drawn scenes."""
+        return self.call("UNETLoader", "load_unet", "stylization_pocket_drawings.safetensors", "default")[0]
+
     def text(self, prompt, clip=None):
         return self.call("CLIPTextEncode", "encode", clip or self.clip, prompt)[0]
 
@@ -46,8 +50,8 @@ class StockNodes:
     def decode(self, latent):
         return self.call("VAEDecode", "decode", self.vae, latent)[0]
 
-    def control(self, positive, negative, hint, strength=1.0, end=1.0):
-        net = self.call("ControlNetLoader", "load_controlnet", "stylization_pocket_edges.safetensors")[0]
+    def control(self, positive, negative, hint, strength=1.0, end=1.0, file="stylization_pocket_edges.safetensors"):
+        net = self.call("ControlNetLoader", "load_controlnet", file)[0]
         return self.call("ControlNetApplyAdvanced", "apply_controlnet", positive, negative, net, hint, strength, 0, end)
 
     def sample(
