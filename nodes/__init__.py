@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning_batch import StylizeConditioningBatch
+from .holistic import StylizeHolisticInjector
 from .references import StylizeInvertReference, StylizeReference
 from .relevance_map import StylizeRelevanceMap
 from .sampling import StylizeSemanticRefiner, StylizeSMSGuidance, StylizeSpectrumRegularizer
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeSharedAttention,
     StylizeSharedAttentionBatch,
     StylizeConditioningBatch,
+    StylizeHolisticInjector,
 ]
 
 

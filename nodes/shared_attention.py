@@ -5,6 +5,7 @@ import logging
 from comfy_api.latest import io
 
 from ..stylization_core.errors import StylizationError, naming
+from ..stylization_core.hosts.comfyui.attention_run import reference_memory, with_attention_run
 from ..stylization_core.hosts.comfyui.families import detect
 from ..stylization_core.hosts.comfyui.layers import PRESETS, chosen_layers
 from ..stylization_core.hosts.comfyui.settings import (
@@ -18,7 +19,6 @@ from ..stylization_core.hosts.comfyui.settings import (
     attach_more,
     attach_once,
 )
-from ..stylization_core.hosts.comfyui.shared_attention import reference_memory, sharing
 from .inputs import check_channels, window_inputs
 from .references import REFERENCE
 
@@ -197,7 +197,7 @@ class StylizeSharedAttention(io.ComfyNode):
                 len(how.layers),
                 kept,
             )
-            return io.NodeOutput(sharing(attach_more(model, SHARED, settings)))
+            return io.NodeOutput(with_attention_run(attach_more(model, SHARED, settings)))
 
 
 class StylizeSharedAttentionBatch(io.ComfyNode):
@@ -270,4 +270,4 @@ class StylizeSharedAttentionBatch(io.ComfyNode):
             )
             settings = SharedBatch(how, mode == "full", not control_first)
             clone = attach_once(model, SHARED_BATCH, settings, SHARED_ATTENTION_BATCH)
-        return io.NodeOutput(model if weight == 0 else sharing(clone))
+        return io.NodeOutput(model if weight == 0 else with_attention_run(clone))

@@ -41,12 +41,17 @@ class Statistics(NamedTuple):
     kurtosis: Tensor
     quantiles: Tensor | None = None
 
+    def row(self, index: int) -> Statistics:
+        """Of one picture of the batch."""
+        return Statistics(*(each if each is None else each[index : index + 1] for each in self))
+
 
 def statistics(x: Tensor, weights: Tensor | None = None, *, table: bool = False) -> Statistics:
     """Moments, and with ``table`` the quantiles, over the tokens of ``x`` (B, N, C).
 
     Args:
-        weights: (N,) at least 0 and not all 0, how much each token counts; None is all alike.
+        weights: (N,) or (1 or B, N) at least 0, how much each token counts; None is all alike. Rows without any give
+            numbers without meaning.
     """
     x = x.float()
     share = _shares(x, weights)
@@ -64,7 +69,7 @@ def _shares(x: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return x.new_full((1, 1, 1), 1 / x.shape[1])
     weights = weights.to(x)
-    return (weights / weights.sum())[None, :, None]
+    return (weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)).reshape(-1, x.shape[1], 1)
 
 
 def _standardised(mean: Tensor, var: Tensor, third: Tensor, fourth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -87,7 +92,7 @@ def _quantiles(x: Tensor, weights: Tensor | None) -> Tensor:
         high = (low + 1).clamp(max=x.shape[1] - 1)
         part = (place - low).clamp(0, 1)[None, :, None]
         return torch.lerp(ranked[:, low], ranked[:, high], part)
-    return _weighted_quantiles(x, weights[::stride].to(x)[None, :, None].expand_as(x))
+    return _weighted_quantiles(x, weights[..., ::stride].to(x).reshape(-1, x.shape[1], 1).expand_as(x))
 
 
 def _probabilities(x: Tensor) -> Tensor:
@@ -99,7 +104,7 @@ def _weighted_quantiles(x: Tensor, weights: Tensor) -> Tensor:
     ranked, order = x.sort(1)
     mass = weights.gather(1, order)
     # the middle of each token's own share
-    middle = (mass.cumsum(1) - mass / 2) / mass.sum(1, keepdim=True)
+    middle = (mass.cumsum(1) - mass / 2) / mass.sum(1, keepdim=True).clamp_min(1e-12)
     return interpolated(_probabilities(x).expand(x.shape[0], x.shape[2], -1).transpose(1, 2), middle, ranked)
 
 
@@ -185,7 +190,7 @@ def injected(
     x: Tensor,
     style: Statistics,
     *,
-    strength: float = 1.0,
+    strength: float | Tensor = 1.0,
     tone: float | Tensor | None = None,
     own: Statistics | None = None,
 ) -> Tensor:
@@ -194,7 +199,7 @@ def injected(
     Args:
         x: (B, N, C).
         style: with a table of quantiles the whole shape follows it (quantile mode), without one mean and deviation.
-        strength: 0 returns ``x`` itself.
+        strength: 0 returns ``x`` itself; or one per token, (B, N, 1).
         tone: in [0, 1]; 1 moves the mean alone (global content x global style), 0 gives the whole distribution (local
             content x global style). None takes :func:`likeness`.
         own: statistics of ``x`` when they are known, with a table if the style has one.
@@ -202,7 +207,7 @@ def injected(
     Returns:
         Tensor like ``x``.
     """
-    if strength == 0:
+    if not isinstance(strength, Tensor) and strength == 0:
         return x
     table = style.quantiles is not None
     own = statistics(x, table=table) if own is None else own

@@ -162,7 +162,7 @@ def test_stated_memory_is_what_keys_and_values_take(rig, micro, preset):
         x = rig.sharing.noised(micro, one)
         seen = rig.sharing.features(micro, rig.runs.conditioning(5), x)
         taken += 2 * sum(part.nbytes for layer in layers for part in (seen[tuple(layer)].k, seen[tuple(layer)].v))
-    assert rig.shared_attention.reference_memory(micro, references, layers) == taken
+    assert rig.attention_run.reference_memory(micro, references, layers) == taken
 
 
 # what is refused

@@ -8,7 +8,7 @@ other nodes' patches and wrappers, and with the weights and the attention backen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import comfy.model_management
 import comfy.sampler_helpers
@@ -44,6 +44,12 @@ class Probe:
     keep: Callable[[Call, Tensor], object]
     norms: bool = False
     name: str = ""
+
+    def joined(self, other: Probe | None) -> Probe:
+        """For the layers of both; ``other`` keeps the same of the same reference."""
+        if other is None:
+            return self
+        return replace(self, layers=self.layers | other.layers, norms=self.norms or other.norms)
 
     @property
     def wanted(self) -> tuple:
@@ -106,6 +112,10 @@ class Recorder:
             found = self._pass(sigma, half)
             self.cache.keep(self._run, sigma, half, found)
         return found
+
+    def place(self, name: str) -> int:
+        """Where a record keeps what the probe of this name wants."""
+        return next(index for index, probe in enumerate(self.probes) if probe.name == name)
 
     def forget(self) -> None:
         """Free what is kept."""

@@ -16,6 +16,7 @@ REFINEMENT = "stylization.refinement"
 GUIDANCE = "stylization.guidance"
 SHARED = "stylization.shared_attention"
 SHARED_BATCH = "stylization.shared_attention_batch"
+HOLISTIC = "stylization.holistic"
 
 # display names, for messages of what acts in a later node's run
 REGULARIZER = "Stylize Spectrum Regularizer"
@@ -23,6 +24,7 @@ REFINER = "Stylize Semantic Refiner"
 SCORE_GUIDANCE = "Stylize SMS Guidance"
 SHARED_ATTENTION = "Stylize Shared Attention"
 SHARED_ATTENTION_BATCH = "Stylize Shared Attention (Batch)"
+HOLISTIC_INJECTOR = "Stylize Holistic Injector"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +147,32 @@ class SharedBatch:
     sharing: Sharing
     full: bool = False
     uncontrolled: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Holistic:
+    """Settings of the holistic injection.
+
+    Attributes:
+        references: at least one.
+        layers: in which.
+        strength: share of the change.
+        tone: 1 moves means alone, 0 whole distributions; None goes by likeness.
+        table: quantile mode.
+        negative: factor on ``strength`` under the negative prompt.
+        start, end: percent window.
+        mask: where in the picture, (B or 1, H, W) in [0, 1] of any size; None is everywhere.
+    """
+
+    references: References
+    layers: frozenset[Layer]
+    strength: float = 1.0
+    tone: float | None = None
+    table: bool = False
+    negative: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mask: Tensor | None = None
 
 
 def attach_more(patcher, key: str, settings: object):

@@ -16,8 +16,11 @@ from .layers import Layer
 from .percent import NoiseWindow
 from .recorder import NEGATIVE, POSITIVE, Record, Recorder
 from .references import Reference
-from .settings import SHARED_ATTENTION_BATCH, SharedAttention, SharedBatch
+from .settings import SHARED_ATTENTION, SHARED_ATTENTION_BATCH, SharedAttention, SharedBatch
 from .token_masks import on_grid
+
+TOKENS = "tokens"
+"""Name of the probe for keys, values and moments."""
 
 
 def tokens_of(reference: Reference) -> Callable[[Call, Tensor], list[Tokens]]:
@@ -43,6 +46,8 @@ def tokens_of(reference: Reference) -> Callable[[Call, Tensor], list[Tokens]]:
 class Outside:
     """One node's sharing with references from outside."""
 
+    NAME = SHARED_ATTENTION
+
     def __init__(
         self,
         settings: SharedAttention,
@@ -60,7 +65,10 @@ class Outside:
         """What its references give for one half; nothing where it leaves that half alone."""
         if half == NEGATIVE and not self.sharing.both:
             return []
-        return [Gift(self, recorder.at(sigma, half), recorder.noised.reference) for recorder in self.recorders]
+        return [
+            Gift(self, recorder.at(sigma, half), recorder.place(TOKENS), recorder.noised.reference)
+            for recorder in self.recorders
+        ]
 
 
 class Gift(NamedTuple):
@@ -68,6 +76,7 @@ class Gift(NamedTuple):
 
     node: Outside
     record: Record
+    place: int
     reference: Reference
 
     def tokens(self, layer: Layer) -> list[Tokens]:
@@ -76,7 +85,7 @@ class Gift(NamedTuple):
         if layer not in sharing.layers:
             return []
         factor = sharing.weight * (1.0 if sharing.swap else self.node.strength)
-        kept = self.record.layers[0][layer]
+        kept = self.record.layers[self.place][layer]
         return [replace(one, weight=one.weight * factor, scale=sharing.score_scale) for one in kept]
 
     def norms(self, name: str) -> tuple[GroupMoments, float] | None:

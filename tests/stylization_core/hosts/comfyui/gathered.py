@@ -6,6 +6,7 @@ import comfy.model_management as model_management
 from comfy.patcher_extension import WrappersMP
 from stylization.stylization_core.hosts.comfyui import (
     attention,
+    attention_run,
     branches,
     dial,
     families,
@@ -22,7 +23,6 @@ from stylization.stylization_core.hosts.comfyui import (
     row_gate,
     sampling,
     settings,
-    shared_attention,
     sms,
     style_branch,
     style_guider,
@@ -58,7 +58,7 @@ __all__ = [
     "runs",
     "sampling",
     "settings",
-    "shared_attention",
+    "attention_run",
     "sharing",
     "sms",
     "style_branch",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
+from stylization.stylization_core.hosts.comfyui.attention_run import with_attention_run
 from stylization.stylization_core.hosts.comfyui.layers import chosen_layers
 from stylization.stylization_core.hosts.comfyui.references import Reference, Trajectory
 from stylization.stylization_core.hosts.comfyui.settings import (
@@ -23,7 +24,6 @@ from stylization.stylization_core.hosts.comfyui.settings import (
     attach_more,
     attach_once,
 )
-from stylization.stylization_core.hosts.comfyui.shared_attention import sharing
 from stylization.stylization_core.randomness import stream
 
 from . import ordinary, runs
@@ -54,14 +54,14 @@ def shared(model, *references: Reference, mask=None, layers: str = "all", custom
     """MODEL that shares with references (one of another size than the picture if none is given)."""
     chosen = chosen_layers(model.model.diffusion_model, layers, custom)
     settings = SharedAttention(references or (described(),), Sharing(chosen, **how), mask)
-    return sharing(attach_more(model, SHARED, settings))
+    return with_attention_run(attach_more(model, SHARED, settings))
 
 
 def in_batch(model, *, full: bool = False, uncontrolled: bool = True, layers: str = "all", custom: str = "", **how):
     """MODEL whose pictures share with the first of their batch."""
     chosen = chosen_layers(model.model.diffusion_model, layers, custom)
     settings = SharedBatch(Sharing(chosen, **how), full, uncontrolled)
-    return sharing(attach_once(model, SHARED_BATCH, settings, SHARED_ATTENTION_BATCH))
+    return with_attention_run(attach_once(model, SHARED_BATCH, settings, SHARED_ATTENTION_BATCH))
 
 
 def noised(model, one: Reference, sigma: float = SIGMA) -> torch.Tensor:

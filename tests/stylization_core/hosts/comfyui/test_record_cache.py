@@ -29,13 +29,13 @@ def cached(rig):
 @pytest.fixture
 def count(rig, monkeypatch):
     """count(model, **settings) -> (passes of references, picture) of one run."""
-    made, original = [], rig.shared_attention.Recorder
+    made, original = [], rig.attention_run.Recorder
 
     def note(*args, **kwargs):
         made.append(original(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(rig.shared_attention, "Recorder", note)
+    monkeypatch.setattr(rig.attention_run, "Recorder", note)
 
     def run(model, **settings):
         made.clear()

@@ -270,13 +270,13 @@ def test_conditionings_of_reference_and_run_are_processed_apart(rig, micro):
 
 
 def test_what_is_kept_is_freed_after_the_run(rig, micro, monkeypatch):
-    made, original = [], rig.shared_attention.Recorder
+    made, original = [], rig.attention_run.Recorder
 
     def note(*args, **kwargs):
         made.append(original(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(rig.shared_attention, "Recorder", note)
+    monkeypatch.setattr(rig.attention_run, "Recorder", note)
     held: list[int] = []
     rig.ordinary.sample(
         rig.sharing.shared(micro), rig.runs.latent(), callback=lambda *_: held.append(len(made[0]._kept))

@@ -81,9 +81,9 @@ def test_clones_do_not_see_each_others_settings(rig, micro):
 
 def test_wrapper_is_added_once(rig, micro):
     model = rig.sharing.in_batch(rig.sharing.shared(rig.sharing.shared(micro)))
-    (wrapper,) = model.get_wrappers(rig.WrappersMP.SAMPLER_SAMPLE, rig.shared_attention.KEY)
+    (wrapper,) = model.get_wrappers(rig.WrappersMP.SAMPLER_SAMPLE, rig.attention_run.KEY)
     assert callable(wrapper)
-    assert not micro.get_wrappers(rig.WrappersMP.SAMPLER_SAMPLE, rig.shared_attention.KEY)
+    assert not micro.get_wrappers(rig.WrappersMP.SAMPLER_SAMPLE, rig.attention_run.KEY)
 
 
 @pytest.mark.parametrize("kind", ["references", "batch"])

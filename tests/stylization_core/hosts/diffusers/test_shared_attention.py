@@ -182,12 +182,12 @@ def euler(rig, model, steps: int = STEPS) -> torch.Tensor:
 
 
 def shared_in_comfy(model, full: bool = False, **settings):
+    from stylization.stylization_core.hosts.comfyui.attention_run import with_attention_run
     from stylization.stylization_core.hosts.comfyui.layers import ALL, chosen_layers
     from stylization.stylization_core.hosts.comfyui.settings import SHARED_BATCH, SharedBatch, Sharing, attach_once
-    from stylization.stylization_core.hosts.comfyui.shared_attention import sharing
 
     layers = chosen_layers(model.model.diffusion_model, ALL)
-    return sharing(attach_once(model, SHARED_BATCH, SharedBatch(Sharing(layers, **settings), full), "test"))
+    return with_attention_run(attach_once(model, SHARED_BATCH, SharedBatch(Sharing(layers, **settings), full), "test"))
 
 
 # parity

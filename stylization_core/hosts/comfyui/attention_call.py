@@ -1,4 +1,4 @@
-"""Shared attention in one model call: which rows attend to which tokens, and which statistics group norms take."""
+"""Self-attention in one model call: which rows attend to which tokens, what is injected, what group norms take."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ...shared_attention import GroupMoments, Moments, Tokens, full_sharing, gro
 from .attention import Attend, Call, with_self_attention
 from .branches import CHUNKS, options_of, with_wrapper
 from .group_norms import Pooled, pooling
+from .holistic import Injection
 from .layers import Layer
-from .settings import SHARED_ATTENTION, Sharing
+from .settings import Sharing
 from .sharing_sources import Gift, Inside, Outside
 from .token_masks import on_grid, per_token
 
@@ -26,24 +27,34 @@ Halves = Sequence[int | None]
 
 
 class Acting:
-    """All that shares in one call: nodes without a mask together, then the others in turn, each in its mask."""
+    """All that acts in one call: sharing without masks together, with masks in turn, then injections in turn."""
 
     def __init__(
-        self, outside: Sequence[Outside], inside: Inside | None, halves: Halves, sigma: float, conds: Sequence
+        self,
+        outside: Sequence[Outside],
+        inside: Inside | None,
+        injections: Sequence[Injection],
+        halves: Halves,
+        sigma: float,
+        conds: Sequence,
     ):
         self.inside, self.halves = inside, halves
         self.masked = [one for one in outside if one.mask is not None]
-        self.strength = min(1.0, next(one.strength for one in (*outside, inside) if one is not None))
+        self.strength = min([1.0, *(one.strength for one in (*outside, inside) if one is not None)])
         asked = {half for half in halves if half is not None}
+        # before the call: a reference is a call of the model itself
         self.gifts = {half: [gift for one in outside for gift in one.gifts(half, sigma)] for half in asked}
+        self.injected = {
+            half: [(one, found) for one in injections if (found := one.records(half, sigma))] for half in asked
+        }
         entries = [entry for each in conds if each for entry in each]
         self.areas = {entry["uuid"]: entry.get("area") for entry in entries if "uuid" in entry}
         self.sharings = [one.sharing for one in (*outside, inside) if one is not None]
+        self.layers = frozenset().union(*(one.layers for one in (*self.sharings, *(i.settings for i in injections))))
 
     def options(self, options: dict) -> dict:
         """Copy of the call's model options."""
-        layers = frozenset().union(*(one.layers for one in self.sharings))
-        options = with_self_attention(options, layers, self.attention)
+        options = with_self_attention(options, self.layers, self.attention)
         if any(one.norms for one in self.sharings):
             options = pooling(options, self.norms, self.strength)
         if self.inside is not None and self.inside.settings.uncontrolled:
@@ -71,10 +82,21 @@ class Acting:
                 if gifts and call.layer in node.sharing.layers:
                     mask = self._token_mask(node, call, index, chunk.q)
                     found = torch.lerp(found, chunk.shared(gifts, call.layer, alone=True), mask)
-            out.append(found)
+            out.append(self._injected(found, call, index, half, len(chunk.k)))
         return out[0] if len(out) == 1 else torch.cat(out)
 
-    def _mask(self, node: Outside, options: dict, chunk: int) -> Tensor:
+    def _injected(self, found: Tensor, call: Call, index: int, half: int | None, pictures: int) -> Tensor:
+        """Outputs with the statistics of references; tiles are put together for it, since those are of a picture."""
+        for node, records in self.injected.get(half, ()):
+            if records and call.layer in node.settings.layers:
+                whole = found.reshape(pictures, -1, found.shape[-1])
+                mask = None
+                if node.mask is not None:
+                    mask = self._token_mask(node, call, index, found).expand(pictures, -1, -1)
+                found = node.applied(whole, call.layer, half, records, mask).reshape(found.shape)
+        return found
+
+    def _mask(self, node: Outside | Injection, options: dict, chunk: int) -> Tensor:
         """A node's mask for the part of the picture that a chunk is about, (B or 1, 1, h, w)."""
         area = self.areas.get(options["uuids"][chunk])
         if area is None:
@@ -82,14 +104,14 @@ class Acting:
         height, width, y, x = area
         return node.mask[..., y : y + height, x : x + width]
 
-    def _token_mask(self, node: Outside, call: Call, chunk: int, q: Tensor) -> Tensor:
+    def _token_mask(self, node: Outside | Injection, call: Call, chunk: int, q: Tensor) -> Tensor:
         mask = per_token(self._mask(node, call.options, chunk), call)
         if mask.shape[1] != q.shape[1]:
             raise StylizationError(
                 "mask",
                 f"a layer has {q.shape[1]} tokens for a grid of {mask.shape[1]}",
                 "Remove the node that merges or tiles tokens (ToMe, HyperTile), or the mask",
-                node=SHARED_ATTENTION,
+                node=node.NAME,
             )
         return mask.to(q)
 

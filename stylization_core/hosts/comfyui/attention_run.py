@@ -1,4 +1,4 @@
-"""Shared attention in a sampling run: with references from outside, or with the first picture of the batch.
+"""Operators on self-attention in a sampling run: shared attention and holistic injection.
 
 One wrapper around the sampler reads what the nodes left on the MODEL and puts a wrapper around the predictions into
 the run's own copy of the model options; that one adds the attention hooks call by call. Nothing outlives the run.
@@ -13,27 +13,31 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...errors import naming
+from .attention_call import Acting, Halves
 from .branches import BRANCHES, with_wrapper
 from .dial import dial
+from .holistic import Injection, statistics_of
 from .layers import Layer, self_attention_layers
 from .percent import NoiseWindow
 from .recorder import NEGATIVE, POSITIVE, Probe, Recorder
 from .references import Reference
 from .settings import (
+    HOLISTIC,
+    HOLISTIC_INJECTOR,
     SHARED,
     SHARED_ATTENTION,
     SHARED_ATTENTION_BATCH,
     SHARED_BATCH,
+    Holistic,
     SharedAttention,
     Sharing,
 )
-from .sharing_call import Acting, Halves
-from .sharing_sources import Inside, Outside, tokens_of
+from .sharing_sources import TOKENS, Inside, Outside, tokens_of
 
-KEY = "stylization.shared_attention"
+KEY = "stylization.attention"
 
 
-def sharing(patcher):
+def with_attention_run(patcher):
     """The MODEL (a clone already) with the wrapper that makes its attached settings act."""
     if not patcher.get_wrappers(WrappersMP.SAMPLER_SAMPLE, KEY):
         patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, _around_sampler)
@@ -54,55 +58,54 @@ def _around_sampler(executor, model_wrap, sigmas, extra_args, callback, noise, *
 
 
 class _Run:
-    """What shares in one sampling run."""
+    """What acts on self-attention in one sampling run."""
 
     def __init__(self, guider, extra_args: dict, noise: Tensor):
         self.guider, self.noise = guider, noise
         strength = dial(extra_args["model_options"])
         attached = guider.model_patcher.get_attachment
-        settings = [one for one in attached(SHARED) or () if one.sharing.weight != 0]
+        shared = [one for one in attached(SHARED) or () if one.sharing.weight != 0]
+        holistic = [one for one in attached(HOLISTIC) or () if one.strength != 0]
         batch = attached(SHARED_BATCH)
+        with naming(HOLISTIC_INJECTOR if holistic and not shared else SHARED_ATTENTION):
+            self.recorders = self._recorders([*shared, *holistic], extra_args)
+        given = {"recorders": self.recorders, "noise": noise, "strength": strength}
         with naming(SHARED_ATTENTION):
-            self.recorders = self._recorders(settings, extra_args)
-            self.outside = [Outside(one, self.window(one.sharing), self.recorders, noise, strength) for one in settings]
+            self.outside = [Outside(one, self.window(one.sharing), **given) for one in shared]
+        with naming(HOLISTIC_INJECTOR):
+            self.injections = [Injection(one, self.window(one), **given) for one in holistic]
         with naming(SHARED_ATTENTION_BATCH):
-            self.inside = (
-                None
-                if batch is None or batch.sharing.weight == 0
-                else Inside(batch, self.window(batch.sharing), noise, strength)
-            )
+            self.inside = None
+            if batch is not None and batch.sharing.weight != 0:
+                self.inside = Inside(batch, self.window(batch.sharing), noise, strength)
 
-    def _recorders(self, settings: Sequence[SharedAttention], extra_args: dict) -> dict[int, Recorder]:
+    def _recorders(self, consumers: Sequence[SharedAttention | Holistic], extra_args: dict) -> dict[int, Recorder]:
         """One per reference (by identity), for all nodes that use it."""
-        wanted: dict[int, tuple[Reference, frozenset[Layer], bool]] = {}
-        for one in settings:
+        wanted: dict[int, tuple[Reference, dict[str, Probe]]] = {}
+        for one in consumers:
             for reference in one.references:
                 if reference.weight != 0:
-                    _, layers, norms = wanted.get(id(reference), (reference, frozenset(), False))
-                    wanted[id(reference)] = (reference, layers | one.sharing.layers, norms or one.sharing.norms)
+                    _, probes = wanted.setdefault(id(reference), (reference, {}))
+                    probe = probe_of(one, reference)
+                    probes[probe.name] = probe.joined(probes.get(probe.name))
         given, seed = extra_args["model_options"], extra_args.get("seed") or 0
         return {
-            key: Recorder(
-                self.guider,
-                reference,
-                [Probe(layers, tokens_of(reference), norms, "tokens")],
-                given,
-                seed,
-                self.noise.device,
-            )
-            for key, (reference, layers, norms) in wanted.items()
+            key: Recorder(self.guider, reference, list(probes.values()), given, seed, self.noise.device)
+            for key, (reference, probes) in wanted.items()
         }
 
-    def window(self, sharing: Sharing) -> NoiseWindow:
-        return NoiseWindow(self.guider.inner_model.model_sampling, sharing.start, sharing.end)
+    def window(self, settings: Sharing | Holistic) -> NoiseWindow:
+        return NoiseWindow(self.guider.inner_model.model_sampling, settings.start, settings.end)
 
     def around_prediction(self, executor, model, conds, x, level, options):
         """CALC_COND_BATCH wrapper."""
         sigma = float(level.max())
         outside = [one for one in self.outside if one.recorders and one.window.open_at(sigma)]
         inside = self.inside if self.inside is not None and self.inside.window.open_at(sigma) else None
-        if outside or inside is not None:
-            options = Acting(outside, inside, self.halves(conds, options), sigma, conds).options(options)
+        injections = [one for one in self.injections if one.window.open_at(sigma)]
+        if outside or injections or inside is not None:
+            acting = Acting(outside, inside, injections, self.halves(conds, options), sigma, conds)
+            options = acting.options(options)
         return executor(model, conds, x, level, options)
 
     def halves(self, conds: list, options: dict) -> Halves:
@@ -122,6 +125,13 @@ class _Run:
         """Free what references gave."""
         for recorder in self.recorders.values():
             recorder.forget()
+
+
+def probe_of(consumer: SharedAttention | Holistic, reference: Reference) -> Probe:
+    """What a node's settings want of a reference."""
+    if isinstance(consumer, Holistic):
+        return statistics_of(consumer, reference)
+    return Probe(consumer.sharing.layers, tokens_of(reference), consumer.sharing.norms, TOKENS)
 
 
 def reference_memory(patcher, references: Sequence[Reference], layers: frozenset[Layer]) -> int:
