@@ -1,0 +1,165 @@
+"""Style cards: what a reference's features are like at several noise levels, as a small file without pixels.
+
+A card holds, per half of the guidance and layer, the statistics of :mod:`holistic` at rising levels. It loads into any
+model of the family it was made with, whatever the picture's size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import StylizationError
+from .holistic import Statistics
+
+FORMAT, VERSION = "stylization-style-card", 1
+PARTS = ("mean", "std", "skewness", "kurtosis", "quantiles")
+LEAST = 1e-6
+"""Spreads are at least this where their logarithm is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class StyleCard:
+    """A recorded style.
+
+    Attributes:
+        family: of the model, for instance ``SDXL``.
+        levels: rising noise levels (sigma) of the record.
+        layers: by half ("positive", "negative") and layer name, :class:`Statistics` with a row per level: (S, 1, C),
+            and (S, P, C) for quantiles.
+        summary: what it was made of, for people.
+    """
+
+    family: str
+    levels: tuple[float, ...]
+    layers: Mapping[tuple[str, str], Statistics]
+    summary: dict = field(default_factory=dict)
+
+    def at(self, level: float, half: str, layer: str) -> Statistics:
+        """Statistics at any level, (1, ., C): linear in its logarithm between the recorded ones, constant beyond.
+
+        Spreads are interpolated as logarithms.
+        """
+        record = self.layers[half, layer]
+        logs = [math.log(max(one, 1e-12)) for one in self.levels]
+        place = math.log(max(level, 1e-12))
+        after = next((k for k, one in enumerate(logs) if one >= place), len(logs) - 1)
+        before = max(after - 1, 0)
+        width = logs[after] - logs[before]
+        share = 0.0 if width <= 0 else min(max((place - logs[before]) / width, 0.0), 1.0)
+        if place >= logs[-1]:
+            before = after
+        return _blended([record.row(before), record.row(after)], [1 - share, share])
+
+    def names(self) -> list[str]:
+        """Layers that it holds."""
+        return sorted({layer for _, layer in self.layers})
+
+    def bytes(self) -> int:
+        """Size of its tensors as they are saved, in half precision."""
+        return sum(2 * part.numel() for one in self.layers.values() for part in one if part is not None)
+
+
+def _blended(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
+    """Weighted on means and logarithms of spreads; shapes by the weights that are not negative."""
+    mean = sum(w * one.mean for w, one in zip(weights, parts, strict=True))
+    log = sum(w * one.std.clamp_min(LEAST).log() for w, one in zip(weights, parts, strict=True))
+    std = log.exp()
+    kept = [max(w, 0.0) for w in weights]
+    shares = [w / sum(kept) for w in kept]
+    skewness = sum(w * one.skewness for w, one in zip(shares, parts, strict=True))
+    kurtosis = sum(w * one.kurtosis for w, one in zip(shares, parts, strict=True)).clamp_min(skewness**2 + 1)
+    table = None
+    if all(one.quantiles is not None for one in parts):
+        # the mean of standardised tables: the barycentre of the shapes
+        standard = [(one.quantiles - one.mean) / one.std.clamp_min(LEAST) for one in parts]
+        table = sum(w * each for w, each in zip(shares, standard, strict=True)) * std + mean
+    return Statistics(mean, std, skewness, kurtosis, table)
+
+
+def mixed(cards: Sequence[StyleCard], weights: Sequence[float]) -> StyleCard:
+    """One card out of several; weights are brought to the sum 1, and negative ones lead away from a style.
+
+    Means and logarithms of spreads are weighted, so that no spread turns negative.
+
+    Raises:
+        StylizationError: cards of different families or without common layers; weights whose sum is not above 0.
+    """
+    total = sum(weights)
+    if not math.isfinite(total) or total <= 1e-6:
+        raise StylizationError("weights", f"their sum is {total:g}", "Give weights whose sum is above 0")
+    first = cards[0]
+    for one in cards[1:]:
+        if one.family != first.family:
+            raise StylizationError(
+                "card", f"it was made with {one.family}, the other with {first.family}", "Mix cards of one family"
+            )
+    common = set(first.layers).intersection(*(one.layers for one in cards))
+    if not common:
+        raise StylizationError("card", "it shares no layer with the other", "Make both with the same layers")
+    shares = [weight / total for weight in weights]
+    layers = {}
+    for half, layer in sorted(common):
+        rows = [_blended([one.at(level, half, layer) for one in cards], shares) for level in first.levels]
+        layers[half, layer] = Statistics(
+            *(None if part[0] is None else torch.cat(part) for part in zip(*rows, strict=True))
+        )
+    summary = {"mixed": [{"share": share, **one.summary} for share, one in zip(shares, cards, strict=True)]}
+    return StyleCard(first.family, first.levels, layers, summary)
+
+
+def save(card: StyleCard, path: Path) -> None:
+    """Write a card as safetensors, in half precision."""
+    tensors: dict[str, Tensor] = {"levels": torch.tensor(card.levels)}
+    for (half, layer), record in card.layers.items():
+        for name, part in zip(PARTS, record, strict=True):
+            if part is not None:
+                tensors[f"{half}/{layer}/{name}"] = part.to("cpu", torch.float16).contiguous()
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "family": card.family,
+        "summary": json.dumps(card.summary, ensure_ascii=False),
+    }
+    save_file(tensors, str(path), metadata=metadata)
+
+
+def load(path: Path) -> StyleCard:
+    """Read a card.
+
+    Raises:
+        StylizationError: no such file, no style card, a newer version, or damaged.
+    """
+    subject = path.name
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 no mapping
+    except (OSError, SafetensorError) as error:
+        raise StylizationError(subject, f"it cannot be read: {error}", "Save the card again") from error
+    if metadata.get("format") != FORMAT:
+        raise StylizationError(subject, "it is no style card", "Choose a file of Stylize Save Style Card")
+    if metadata.get("version") != str(VERSION):
+        raise StylizationError(
+            subject, f"its version is {metadata.get('version')}, known is {VERSION}", "Update the Stylization pack"
+        )
+    found: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key != "levels":
+            half, layer, name = key.split("/")
+            found.setdefault((half, layer), {})[name] = tensor.float()
+    if "levels" not in tensors or not found or any(set(PARTS[:4]) - set(parts) for parts in found.values()):
+        raise StylizationError(subject, "parts of it are missing", "Save the card again")
+    if not all(part.isfinite().all() for parts in found.values() for part in parts.values()):
+        raise StylizationError(subject, "it holds NaN or infinite values", "Save the card again")
+    layers = {key: Statistics(*(parts.get(name) for name in PARTS)) for key, parts in found.items()}
+    levels = tuple(float(level) for level in tensors["levels"])
+    return StyleCard(metadata["family"], levels, layers, json.loads(metadata.get("summary", "{}")))
