@@ -10,6 +10,7 @@ from .sampling import StylizeSemanticRefiner, StylizeSMSGuidance, StylizeSpectru
 from .shared_attention import StylizeSharedAttention, StylizeSharedAttentionBatch
 from .sms import StylizeSMS
 from .sms_parts import StylizeSMSGuider, StylizeSMSSampler, StylizeSMSSigmas
+from .style_cards import StylizeLoadStyleCard, StylizeSaveStyleCard
 from .style_lora import StylizeStyleLoRA
 
 NODES: list[type[io.ComfyNode]] = [
@@ -28,6 +29,8 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeSharedAttentionBatch,
     StylizeConditioningBatch,
     StylizeHolisticInjector,
+    StylizeSaveStyleCard,
+    StylizeLoadStyleCard,
 ]
 
 

@@ -4,14 +4,15 @@ from comfy_api.latest import io
 
 from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.attention_run import with_attention_run
-from ..stylization_core.hosts.comfyui.families import detect
 from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE, chosen_layers
 from ..stylization_core.hosts.comfyui.settings import HOLISTIC, HOLISTIC_INJECTOR, Holistic, attach_more
-from .inputs import check_channels, window_inputs
+from ..stylization_core.hosts.comfyui.style_cards import check_family
+from ..stylization_core.style_card import mixed
+from .inputs import check_channels, check_unet, window_inputs
 from .references import REFERENCE
+from .style_cards import MOMENTS, QUANTILES, STYLE_CARD
 
 BY_LIKENESS, SLIDER = "by likeness", "slider"
-MOMENTS, QUANTILES = "moments", "quantiles"
 
 
 class StylizeHolisticInjector(io.ComfyNode):
@@ -30,7 +31,6 @@ class StylizeHolisticInjector(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL. It stays as it is."),
-                REFERENCE.Input("reference", tooltip="From Stylize Reference or Stylize Invert Reference."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -91,6 +91,12 @@ class StylizeHolisticInjector(io.ComfyNode):
                     ),
                 ),
                 *window_inputs(),
+                REFERENCE.Input(
+                    "reference", optional=True, tooltip="From Stylize Reference or Stylize Invert Reference."
+                ),
+                STYLE_CARD.Input(
+                    "card", optional=True, tooltip="From Stylize Load Style Card, in the place of a reference."
+                ),
                 io.Mask.Input("mask", optional=True, tooltip="Where in the picture. Everywhere if not connected."),
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="To any sampler.")],
@@ -100,7 +106,6 @@ class StylizeHolisticInjector(io.ComfyNode):
     def execute(
         cls,
         model,
-        reference,
         strength,
         balance,
         tone,
@@ -110,20 +115,22 @@ class StylizeHolisticInjector(io.ComfyNode):
         negative_ratio,
         start_percent,
         end_percent,
+        reference=None,
+        card=None,
         mask=None,
     ) -> io.NodeOutput:
         with naming(HOLISTIC_INJECTOR):
-            if not detect(model).unet:
-                raise StylizationError(
-                    "model",
-                    f"the model family {type(model.model).__name__} has no UNet whose features could take a style",
-                    "Load an SD 1.x, SD 2.x or SDXL checkpoint",
-                )
-            for one in reference:
+            check_unet(model)
+            if (reference is None) == (card is None):
+                found = "both are connected" if card is not None else "neither it nor card is connected"
+                raise StylizationError("reference", found, "Connect a reference or a style card")
+            for one in reference or ():
                 check_channels(model, one.samples, "reference")
+            chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
+            style = None if card is None else mixed(*zip(*card, strict=True))
             settings = Holistic(
-                reference,
-                chosen_layers(model.model.diffusion_model, layers, custom_layers),
+                reference or (),
+                chosen if style is None else check_family(style, model, chosen),
                 strength,
                 None if balance == BY_LIKENESS else tone,
                 mode == QUANTILES,
@@ -131,7 +138,12 @@ class StylizeHolisticInjector(io.ComfyNode):
                 start_percent,
                 end_percent,
                 mask,
+                style,
             )
+            if style is not None and settings.table and any(one.quantiles is None for one in style.layers.values()):
+                raise StylizationError(
+                    "mode", "the card was saved with moments alone", "Choose moments, or save it with quantiles"
+                )
             if strength == 0:
                 return io.NodeOutput(model)
             return io.NodeOutput(with_attention_run(attach_more(model, HOLISTIC, settings)))

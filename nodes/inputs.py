@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..stylization_core.errors import StylizationError
+from ..stylization_core.hosts.comfyui.families import detect
 
 
 def latent_samples(latent: dict, subject: str = "latent_image") -> Tensor:
@@ -45,6 +46,20 @@ def check_channels(model, samples: Tensor, subject: str = "latent_image") -> Non
             subject,
             f"it has {samples.shape[1]} channels, latents of model have {wanted}",
             "Encode the picture with the VAE that belongs to model",
+        )
+
+
+def check_unet(model) -> None:
+    """Refuse a model without a UNet.
+
+    Raises:
+        StylizationError: names the family.
+    """
+    if not detect(model).unet:
+        raise StylizationError(
+            "model",
+            f"the model family {type(model.model).__name__} has no UNet whose attention could take a style",
+            "Load an SD 1.x, SD 2.x or SDXL checkpoint",
         )
 
 

@@ -4,9 +4,8 @@ import logging
 
 from comfy_api.latest import io
 
-from ..stylization_core.errors import StylizationError, naming
+from ..stylization_core.errors import naming
 from ..stylization_core.hosts.comfyui.attention_run import reference_memory, with_attention_run
-from ..stylization_core.hosts.comfyui.families import detect
 from ..stylization_core.hosts.comfyui.layers import PRESETS, chosen_layers
 from ..stylization_core.hosts.comfyui.settings import (
     SHARED,
@@ -19,7 +18,7 @@ from ..stylization_core.hosts.comfyui.settings import (
     attach_more,
     attach_once,
 )
-from .inputs import check_channels, window_inputs
+from .inputs import check_channels, check_unet, window_inputs
 from .references import REFERENCE
 
 CATEGORY = "stylization/attention"
@@ -98,12 +97,7 @@ def _layer_inputs() -> list:
 
 
 def _sharing(model, mode, weight, score_scale, adain_queries, adain_keys, layers, custom_layers, halves, norms, window):
-    if not detect(model).unet:
-        raise StylizationError(
-            "model",
-            f"the model family {type(model.model).__name__} has no UNet whose attention could be shared",
-            "Load an SD 1.x, SD 2.x or SDXL checkpoint",
-        )
+    check_unet(model)
     return Sharing(
         layers=chosen_layers(model.model.diffusion_model, layers, custom_layers),
         weight=weight,

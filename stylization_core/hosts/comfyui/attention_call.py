@@ -44,9 +44,7 @@ class Acting:
         asked = {half for half in halves if half is not None}
         # before the call: a reference is a call of the model itself
         self.gifts = {half: [gift for one in outside for gift in one.gifts(half, sigma)] for half in asked}
-        self.injected = {
-            half: [(one, found) for one in injections if (found := one.records(half, sigma))] for half in asked
-        }
+        self.injected = {half: [(one, one.styles(half, sigma)) for one in injections] for half in asked}
         entries = [entry for each in conds if each for entry in each]
         self.areas = {entry["uuid"]: entry.get("area") for entry in entries if "uuid" in entry}
         self.sharings = [one.sharing for one in (*outside, inside) if one is not None]
@@ -87,13 +85,13 @@ class Acting:
 
     def _injected(self, found: Tensor, call: Call, index: int, half: int | None, pictures: int) -> Tensor:
         """Outputs with the statistics of references; tiles are put together for it, since those are of a picture."""
-        for node, records in self.injected.get(half, ()):
-            if records and call.layer in node.settings.layers:
+        for node, styles in self.injected.get(half, ()):
+            if styles is not None and call.layer in node.settings.layers:
                 whole = found.reshape(pictures, -1, found.shape[-1])
                 mask = None
                 if node.mask is not None:
                     mask = self._token_mask(node, call, index, found).expand(pictures, -1, -1)
-                found = node.applied(whole, call.layer, half, records, mask).reshape(found.shape)
+                found = node.applied(whole, styles(call.layer), half, mask).reshape(found.shape)
         return found
 
     def _mask(self, node: Outside | Injection, options: dict, chunk: int) -> Tensor:

@@ -16,7 +16,7 @@ from ...errors import naming
 from .attention_call import Acting, Halves
 from .branches import BRANCHES, with_wrapper
 from .dial import dial
-from .holistic import Injection, statistics_of
+from .holistic import Injection, probe_for
 from .layers import Layer, self_attention_layers
 from .percent import NoiseWindow
 from .recorder import NEGATIVE, POSITIVE, Probe, Recorder
@@ -130,7 +130,7 @@ class _Run:
 def probe_of(consumer: SharedAttention | Holistic, reference: Reference) -> Probe:
     """What a node's settings want of a reference."""
     if isinstance(consumer, Holistic):
-        return statistics_of(consumer, reference)
+        return probe_for(consumer.layers, consumer.table, reference)
     return Probe(consumer.sharing.layers, tokens_of(reference), consumer.sharing.norms, TOKENS)
 
 

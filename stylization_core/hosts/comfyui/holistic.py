@@ -11,19 +11,19 @@ from ...masks import latent_mask
 from .attention import Call
 from .layers import Layer
 from .percent import NoiseWindow
-from .recorder import NEGATIVE, Probe, Record, Recorder
+from .recorder import HALVES, NEGATIVE, Probe, Recorder
 from .references import Reference
 from .settings import HOLISTIC_INJECTOR, Holistic
 from .token_masks import on_grid
 
 
-def statistics_of(settings: Holistic, reference: Reference) -> Probe:
-    """The probe for one reference: per layer the statistics over all its pictures, each counting alike."""
-    return Probe(settings.layers, _keep(reference, settings.table), name=_name(settings))
+def probe_for(layers: frozenset[Layer], table: bool, reference: Reference) -> Probe:
+    """For one reference: per layer the statistics over all its pictures, each counting alike."""
+    return Probe(layers, _keep(reference, table), name=_name(table))
 
 
-def _name(settings: Holistic) -> str:
-    return "statistics with quantiles" if settings.table else "statistics"
+def _name(table: bool) -> str:
+    return "statistics with quantiles" if table else "statistics"
 
 
 def _keep(reference: Reference, table: bool) -> Callable[[Call, Tensor], Statistics]:
@@ -56,33 +56,34 @@ class Injection:
         self.recorders = [recorders[id(one)] for one in settings.references if id(one) in recorders]
         self.mask = latent_mask(settings.mask, noise)
 
-    def records(self, half: int, sigma: float) -> list[tuple[Record, int, float]]:
-        """(record, place of the statistics in it, weight) of its references for one half."""
+    def styles(self, half: int, sigma: float) -> Callable[[Layer], Statistics] | None:
+        """What is injected into a layer under one half; None where that half is left alone."""
         if self._strength(half) == 0:
-            return []
-        return [
-            (one.at(sigma, half), one.place(_name(self.settings)), _weight(one.noised.reference))
-            for one in self.recorders
-        ]
+            return None
+        if self.settings.card is not None:
+            return lambda layer: self.settings.card.at(sigma, HALVES[half], str(layer))
+        kept = [one.at(sigma, half).layers[one.place(_name(self.settings.table))] for one in self.recorders]
+        weights = [weight_of(one.noised.reference) for one in self.recorders]
+        return lambda layer: mixture([one[layer] for one in kept], weights)
 
     def _strength(self, half: int) -> float:
         return self.strength * (self.settings.negative if half == NEGATIVE else 1.0)
 
-    def applied(
-        self, out: Tensor, layer: Layer, half: int, records: list[tuple[Record, int, float]], mask: Tensor | None
-    ) -> Tensor:
-        """Attention outputs with the style's statistics.
+    def applied(self, out: Tensor, style: Statistics, half: int, mask: Tensor | None) -> Tensor:
+        """Attention outputs with the statistics of ``style``.
 
         Args:
             out: (B, N, C), the tokens of whole pictures.
             mask: (B, N, 1) or None.
         """
-        parts = [record.layers[place][layer] for record, place, _ in records]
-        style = mixture(parts, [weight for *_, weight in records])
+        style = Statistics(*(part if part is None else part.to(out.device) for part in style))
+        if not self.settings.table:
+            style = style._replace(quantiles=None)
         own = None if mask is None else statistics(out, mask[..., 0], table=style.quantiles is not None)
         strength = self._strength(half) if mask is None else self._strength(half) * mask.float()
         return injected(out, style, strength=strength, tone=self.settings.tone, own=own)
 
 
-def _weight(reference: Reference) -> float:
+def weight_of(reference: Reference) -> float:
+    """How much a reference counts; each of its pictures alike."""
     return reference.weight * len(reference.samples)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...errors import StylizationError
+from ...style_card import StyleCard
 from .layers import Layer
 from .references import References
 from .style_source import StyleSource
@@ -154,14 +155,15 @@ class Holistic:
     """Settings of the holistic injection.
 
     Attributes:
-        references: at least one.
-        layers: in which.
+        references: what gives, or none with a card.
+        layers: in which; a card holds them all.
         strength: share of the change.
         tone: 1 moves means alone, 0 whole distributions; None goes by likeness.
         table: quantile mode.
         negative: factor on ``strength`` under the negative prompt.
         start, end: percent window.
         mask: where in the picture, (B or 1, H, W) in [0, 1] of any size; None is everywhere.
+        card: what gives in the place of references.
     """
 
     references: References
@@ -173,6 +175,7 @@ class Holistic:
     start: float = 0.0
     end: float = 1.0
     mask: Tensor | None = None
+    card: StyleCard | None = None
 
 
 def attach_more(patcher, key: str, settings: object):
