@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .conditioning_batch import StylizeConditioningBatch
 from .holistic import StylizeHolisticInjector
 from .references import StylizeInvertReference, StylizeReference
+from .regions import StylizeClassAdaptiveAttention, StylizeRegion
 from .relevance_map import StylizeRelevanceMap
 from .sampling import StylizeSemanticRefiner, StylizeSMSGuidance, StylizeSpectrumRegularizer
 from .shared_attention import StylizeSharedAttention, StylizeSharedAttentionBatch
@@ -31,6 +32,8 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeHolisticInjector,
     StylizeSaveStyleCard,
     StylizeLoadStyleCard,
+    StylizeRegion,
+    StylizeClassAdaptiveAttention,
 ]
 
 

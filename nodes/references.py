@@ -54,7 +54,7 @@ def _cache_of(mebibytes):
     return RecordCache(mebibytes * 2**20) if mebibytes else None
 
 
-def _mask_of(mask):
+def mask_of(mask, subject="mask"):
     """The one mask (H, W) of a reference.
 
     Raises:
@@ -64,11 +64,11 @@ def _mask_of(mask):
         return None
     mask = mask.reshape(-1, *mask.shape[-2:])
     if mask.shape[0] != 1:
-        raise StylizationError("mask", f"it has {mask.shape[0]} entries", "Connect one mask for the reference")
+        raise StylizationError(subject, f"it has {mask.shape[0]} entries", "Connect one mask for the reference")
     if not torch.isfinite(mask).all():
-        raise StylizationError("mask", "it holds NaN or infinite values", "Look at the node that made it")
+        raise StylizationError(subject, "it holds NaN or infinite values", "Look at the node that made it")
     if not mask.max() > 0:
-        raise StylizationError("mask", "it is empty, so nothing of the reference counts", "Paint the part that counts")
+        raise StylizationError(subject, "it is empty, so nothing of the reference counts", "Paint the part that counts")
     return mask[0]
 
 
@@ -128,7 +128,7 @@ class StylizeReference(io.ComfyNode):
     ) -> io.NodeOutput:
         with naming(cls.DISPLAY_NAME):
             samples = cls._samples(image, vae, latent)
-            reference = Reference(samples, positive, negative, weight, seed, _mask_of(mask), cache=_cache_of(cache_mib))
+            reference = Reference(samples, positive, negative, weight, seed, mask_of(mask), cache=_cache_of(cache_mib))
         return io.NodeOutput((*(previous or ()), reference))
 
     @staticmethod
@@ -214,7 +214,7 @@ class StylizeInvertReference(io.ComfyNode):
             levels = int((sigmas > 0).sum())
             if not levels:
                 raise StylizationError("sigmas", "they hold no level above zero", "Connect Basic Scheduler")
-            chosen = _mask_of(mask)
+            chosen = mask_of(mask)
         # the path is the plain model's: what our nodes do on this MODEL is for the pictures
         guider = comfy.samplers.CFGGuider(at_dial(model, 0.0))
         guider.set_conds(positive, negative)

@@ -16,24 +16,28 @@ from .branches import CHUNKS, options_of, with_wrapper
 from .group_norms import Pooled, pooling
 from .holistic import Injection
 from .layers import Layer
+from .regions import ClassAdaptive
 from .settings import Sharing
 from .sharing_sources import Gift, Inside, Outside
 from .token_masks import on_grid, per_token
 
 KEY = "stylization.shared_attention.control"
 
+Effect = Injection | ClassAdaptive
+"""Acts on attention outputs."""
+
 Halves = Sequence[int | None]
 """Half of the guidance of each conditioning of a call; None for one that is not asked for."""
 
 
 class Acting:
-    """All that acts in one call: sharing without masks together, with masks in turn, then injections in turn."""
+    """All that acts in one call: sharing without masks together, with masks in turn, then effects in turn."""
 
     def __init__(
         self,
         outside: Sequence[Outside],
         inside: Inside | None,
-        injections: Sequence[Injection],
+        effects: Sequence[Effect],
         halves: Halves,
         sigma: float,
         conds: Sequence,
@@ -44,11 +48,11 @@ class Acting:
         asked = {half for half in halves if half is not None}
         # before the call: a reference is a call of the model itself
         self.gifts = {half: [gift for one in outside for gift in one.gifts(half, sigma)] for half in asked}
-        self.injected = {half: [(one, one.styles(half, sigma)) for one in injections] for half in asked}
+        self.effects = {half: [(one, one.styles(half, sigma)) for one in effects] for half in asked}
         entries = [entry for each in conds if each for entry in each]
         self.areas = {entry["uuid"]: entry.get("area") for entry in entries if "uuid" in entry}
         self.sharings = [one.sharing for one in (*outside, inside) if one is not None]
-        self.layers = frozenset().union(*(one.layers for one in (*self.sharings, *(i.settings for i in injections))))
+        self.layers = frozenset().union(*(one.layers for one in (*self.sharings, *(one.settings for one in effects))))
 
     def options(self, options: dict) -> dict:
         """Copy of the call's model options."""
@@ -80,29 +84,31 @@ class Acting:
                 if gifts and call.layer in node.sharing.layers:
                     mask = self._token_mask(node, call, index, chunk.q)
                     found = torch.lerp(found, chunk.shared(gifts, call.layer, alone=True), mask)
-            out.append(self._injected(found, call, index, half, len(chunk.k)))
+            out.append(self._affected(found, chunk, call, index, half))
         return out[0] if len(out) == 1 else torch.cat(out)
 
-    def _injected(self, found: Tensor, call: Call, index: int, half: int | None, pictures: int) -> Tensor:
-        """Outputs with the statistics of references; tiles are put together for it, since those are of a picture."""
-        for node, styles in self.injected.get(half, ()):
+    def _affected(self, found: Tensor, chunk: _Chunk, call: Call, index: int, half: int | None) -> Tensor:
+        """Outputs after the effects of other operators; tiles are put together for them, being parts of a picture."""
+        pictures = len(chunk.k)
+        for node, styles in self.effects.get(half, ()):
             if styles is not None and call.layer in node.settings.layers:
-                whole = found.reshape(pictures, -1, found.shape[-1])
+                whole, q = (each.reshape(pictures, -1, each.shape[-1]) for each in (found, chunk.q))
                 mask = None
                 if node.mask is not None:
                     mask = self._token_mask(node, call, index, found).expand(pictures, -1, -1)
-                found = node.applied(whole, styles(call.layer), half, mask).reshape(found.shape)
+                found = node.applied(whole, styles, call.layer, half, mask, q, chunk.heads, chunk.attend)
+                found = found.reshape(chunk.q.shape[0], -1, found.shape[-1])
         return found
 
-    def _mask(self, node: Outside | Injection, options: dict, chunk: int) -> Tensor:
-        """A node's mask for the part of the picture that a chunk is about, (B or 1, 1, h, w)."""
+    def _mask(self, node: Outside | Effect, options: dict, chunk: int) -> Tensor:
+        """A node's masks for the part of the picture that a chunk is about, (B or 1, K, h, w)."""
         area = self.areas.get(options["uuids"][chunk])
         if area is None:
             return node.mask
         height, width, y, x = area
         return node.mask[..., y : y + height, x : x + width]
 
-    def _token_mask(self, node: Outside | Injection, call: Call, chunk: int, q: Tensor) -> Tensor:
+    def _token_mask(self, node: Outside | Effect, call: Call, chunk: int, q: Tensor) -> Tensor:
         mask = per_token(self._mask(node, call.options, chunk), call)
         if mask.shape[1] != q.shape[1]:
             raise StylizationError(

@@ -1,4 +1,4 @@
-"""Operators on self-attention in a sampling run: shared attention and holistic injection.
+"""Operators on self-attention in a sampling run: shared attention, holistic injection, regions.
 
 One wrapper around the sampler reads what the nodes left on the MODEL and puts a wrapper around the predictions into
 the run's own copy of the model options; that one adds the attention hooks call by call. Nothing outlives the run.
@@ -13,7 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...errors import naming
-from .attention_call import Acting, Halves
+from .attention_call import Acting, Effect, Halves
 from .branches import BRANCHES, with_wrapper
 from .dial import dial
 from .holistic import Injection, probe_for
@@ -21,20 +21,27 @@ from .layers import Layer, self_attention_layers
 from .percent import NoiseWindow
 from .recorder import NEGATIVE, POSITIVE, Probe, Recorder
 from .references import Reference
+from .regions import ClassAdaptive, probe_of_regions
 from .settings import (
+    CLASS_ADAPTIVE,
     HOLISTIC,
     HOLISTIC_INJECTOR,
+    REGIONS,
     SHARED,
     SHARED_ATTENTION,
     SHARED_ATTENTION_BATCH,
     SHARED_BATCH,
     Holistic,
+    Regions,
     SharedAttention,
     Sharing,
 )
 from .sharing_sources import TOKENS, Inside, Outside, tokens_of
 
 KEY = "stylization.attention"
+
+Consumer = SharedAttention | Holistic | Regions
+"""Settings that want something of references."""
 
 
 def with_attention_run(patcher):
@@ -66,20 +73,23 @@ class _Run:
         attached = guider.model_patcher.get_attachment
         shared = [one for one in attached(SHARED) or () if one.sharing.weight != 0]
         holistic = [one for one in attached(HOLISTIC) or () if one.strength != 0]
+        regions = [one for one in attached(REGIONS) or () if one.strength != 0]
         batch = attached(SHARED_BATCH)
-        with naming(HOLISTIC_INJECTOR if holistic and not shared else SHARED_ATTENTION):
-            self.recorders = self._recorders([*shared, *holistic], extra_args)
+        self.recorders = self._recorders([*shared, *holistic, *regions], extra_args)
         given = {"recorders": self.recorders, "noise": noise, "strength": strength}
         with naming(SHARED_ATTENTION):
             self.outside = [Outside(one, self.window(one.sharing), **given) for one in shared]
+        self.effects: list[Effect] = []
         with naming(HOLISTIC_INJECTOR):
-            self.injections = [Injection(one, self.window(one), **given) for one in holistic]
+            self.effects += [Injection(one, self.window(one), **given) for one in holistic]
+        with naming(CLASS_ADAPTIVE):
+            self.effects += [ClassAdaptive(one, self.window(one), **given) for one in regions]
         with naming(SHARED_ATTENTION_BATCH):
             self.inside = None
             if batch is not None and batch.sharing.weight != 0:
                 self.inside = Inside(batch, self.window(batch.sharing), noise, strength)
 
-    def _recorders(self, consumers: Sequence[SharedAttention | Holistic], extra_args: dict) -> dict[int, Recorder]:
+    def _recorders(self, consumers: Sequence[Consumer], extra_args: dict) -> dict[int, Recorder]:
         """One per reference (by identity), for all nodes that use it."""
         wanted: dict[int, tuple[Reference, dict[str, Probe]]] = {}
         for one in consumers:
@@ -94,7 +104,7 @@ class _Run:
             for key, (reference, probes) in wanted.items()
         }
 
-    def window(self, settings: Sharing | Holistic) -> NoiseWindow:
+    def window(self, settings: Sharing | Holistic | Regions) -> NoiseWindow:
         return NoiseWindow(self.guider.inner_model.model_sampling, settings.start, settings.end)
 
     def around_prediction(self, executor, model, conds, x, level, options):
@@ -102,9 +112,9 @@ class _Run:
         sigma = float(level.max())
         outside = [one for one in self.outside if one.recorders and one.window.open_at(sigma)]
         inside = self.inside if self.inside is not None and self.inside.window.open_at(sigma) else None
-        injections = [one for one in self.injections if one.window.open_at(sigma)]
-        if outside or injections or inside is not None:
-            acting = Acting(outside, inside, injections, self.halves(conds, options), sigma, conds)
+        effects = [one for one in self.effects if one.window.open_at(sigma)]
+        if outside or effects or inside is not None:
+            acting = Acting(outside, inside, effects, self.halves(conds, options), sigma, conds)
             options = acting.options(options)
         return executor(model, conds, x, level, options)
 
@@ -127,10 +137,12 @@ class _Run:
             recorder.forget()
 
 
-def probe_of(consumer: SharedAttention | Holistic, reference: Reference) -> Probe:
+def probe_of(consumer: Consumer, reference: Reference) -> Probe:
     """What a node's settings want of a reference."""
     if isinstance(consumer, Holistic):
         return probe_for(consumer.layers, consumer.table, reference)
+    if isinstance(consumer, Regions):
+        return probe_of_regions(consumer, reference)
     return Probe(consumer.sharing.layers, tokens_of(reference), consumer.sharing.norms, TOKENS)
 
 

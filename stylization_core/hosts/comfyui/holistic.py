@@ -19,10 +19,11 @@ from .token_masks import on_grid
 
 def probe_for(layers: frozenset[Layer], table: bool, reference: Reference) -> Probe:
     """For one reference: per layer the statistics over all its pictures, each counting alike."""
-    return Probe(layers, _keep(reference, table), name=_name(table))
+    return Probe(layers, _keep(reference, table), name=statistics_name(table))
 
 
-def _name(table: bool) -> str:
+def statistics_name(table: bool) -> str:
+    """Name of the probe."""
     return "statistics with quantiles" if table else "statistics"
 
 
@@ -62,20 +63,29 @@ class Injection:
             return None
         if self.settings.card is not None:
             return lambda layer: self.settings.card.at(sigma, HALVES[half], str(layer))
-        kept = [one.at(sigma, half).layers[one.place(_name(self.settings.table))] for one in self.recorders]
+        kept = [one.at(sigma, half).layers[one.place(statistics_name(self.settings.table))] for one in self.recorders]
         weights = [weight_of(one.noised.reference) for one in self.recorders]
         return lambda layer: mixture([one[layer] for one in kept], weights)
 
     def _strength(self, half: int) -> float:
         return self.strength * (self.settings.negative if half == NEGATIVE else 1.0)
 
-    def applied(self, out: Tensor, style: Statistics, half: int, mask: Tensor | None) -> Tensor:
-        """Attention outputs with the statistics of ``style``.
+    def applied(
+        self,
+        out: Tensor,
+        prepared: Callable[[Layer], Statistics],
+        layer: Layer,
+        half: int,
+        mask: Tensor | None,
+        *_seen: object,
+    ) -> Tensor:
+        """Attention outputs with the statistics of the style.
 
         Args:
             out: (B, N, C), the tokens of whole pictures.
             mask: (B, N, 1) or None.
         """
+        style = prepared(layer)
         style = Statistics(*(part if part is None else part.to(out.device) for part in style))
         if not self.settings.table:
             style = style._replace(quantiles=None)

@@ -18,6 +18,7 @@ GUIDANCE = "stylization.guidance"
 SHARED = "stylization.shared_attention"
 SHARED_BATCH = "stylization.shared_attention_batch"
 HOLISTIC = "stylization.holistic"
+REGIONS = "stylization.regions"
 
 # display names, for messages of what acts in a later node's run
 REGULARIZER = "Stylize Spectrum Regularizer"
@@ -26,6 +27,7 @@ SCORE_GUIDANCE = "Stylize SMS Guidance"
 SHARED_ATTENTION = "Stylize Shared Attention"
 SHARED_ATTENTION_BATCH = "Stylize Shared Attention (Batch)"
 HOLISTIC_INJECTOR = "Stylize Holistic Injector"
+CLASS_ADAPTIVE = "Stylize Class-Adaptive Attention"
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +178,54 @@ class Holistic:
     end: float = 1.0
     mask: Tensor | None = None
     card: StyleCard | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of the picture with a style of its own.
+
+    Attributes:
+        mask: (B or 1, H, W) in [0, 1] of any size.
+        references: what gives; none leaves the part as it is, and keeps others out.
+        weight: of its tokens among those of all regions, or of its change.
+    """
+
+    mask: Tensor
+    references: References = ()
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Settings of the class-adaptive attention.
+
+    Attributes:
+        regions: at least one.
+        layers: in which.
+        strength: share of the change.
+        holistic: statistics of each region, in the place of attention.
+        adaptivity: how strictly a position keeps to its region; infinity is alone.
+        tokens: of a region.
+        feather: width of soft borders, in cells of the latent.
+        negative: factor on ``strength`` under the negative prompt.
+        start, end: percent window.
+    """
+
+    regions: tuple[Region, ...]
+    layers: frozenset[Layer]
+    strength: float = 1.0
+    holistic: bool = False
+    adaptivity: float = 5.0
+    tokens: int = 16
+    feather: float = 0.0
+    negative: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    @property
+    def references(self) -> References:
+        """Of all regions."""
+        return tuple(one for region in self.regions for one in region.references)
 
 
 def attach_more(patcher, key: str, settings: object):

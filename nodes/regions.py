@@ -1,0 +1,198 @@
+"""StylizeRegion, StylizeClassAdaptiveAttention: a style of its own for every region of a picture."""
+
+import math
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..stylization_core.errors import StylizationError, naming
+from ..stylization_core.hosts.comfyui.attention_run import with_attention_run
+from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE, chosen_layers
+from ..stylization_core.hosts.comfyui.record_cache import RecordCache
+from ..stylization_core.hosts.comfyui.settings import CLASS_ADAPTIVE, REGIONS, Region, Regions, attach_more
+from .inputs import check_channels, check_unet, window_inputs
+from .references import REFERENCE, mask_of
+
+REGION = io.Custom("STYLIZE_REGIONS")
+ATTENTION, HOLISTIC = "attention", "holistic"
+STRICT = 20.0
+"""From this adaptivity on a position sees its own region alone."""
+
+
+class StylizeRegion(io.ComfyNode):
+    """MASK + references -> STYLIZE_REGIONS."""
+
+    DISPLAY_NAME = "Stylize Region"
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="StylizeRegion",
+            display_name=cls.DISPLAY_NAME,
+            category="stylization/reference",
+            description=(
+                "A region of the picture and the reference whose style it takes. Chain as many as you like; where "
+                "masks overlap, regions share the place."
+            ),
+            inputs=[
+                io.Mask.Input("mask", tooltip="Where in the picture. Soft masks blend."),
+                io.Float.Input(
+                    "weight",
+                    default=1.0,
+                    min=0.05,
+                    max=5.0,
+                    step=0.05,
+                    tooltip="How much this region's style counts beside the others'.",
+                ),
+                REFERENCE.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="Style of the region. Without one the region stays as it is, and keeps the others out.",
+                ),
+                io.Mask.Input(
+                    "reference_mask", optional=True, tooltip="Which part of the reference counts, for instance its sky."
+                ),
+                REGION.Input("previous", optional=True, tooltip="Regions besides this one."),
+            ],
+            outputs=[REGION.Output(display_name="REGIONS", tooltip="To Stylize Class-Adaptive Attention.")],
+        )
+
+    @classmethod
+    def execute(cls, mask, weight, reference=None, reference_mask=None, previous=None) -> io.NodeOutput:
+        with naming(cls.DISPLAY_NAME):
+            if not mask.isfinite().all():
+                raise StylizationError("mask", "it holds NaN or infinite values", "Look at the node that made it")
+            chosen = mask_of(reference_mask, "reference_mask")
+            if chosen is not None and reference is None:
+                raise StylizationError("reference_mask", "no reference is connected", "Connect the reference too")
+            references = tuple(reference or ())
+            if chosen is not None:
+                # a cache holds what the reference gave under its own mask
+                fresh = lambda one: one.cache and RecordCache(one.cache.limit)  # noqa: E731
+                references = tuple(replace(one, mask=chosen, cache=fresh(one)) for one in references)
+        return io.NodeOutput((*(previous or ()), Region(mask, references, weight)))
+
+
+class StylizeClassAdaptiveAttention(io.ComfyNode):
+    """Each region of a picture takes the style of its own reference."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="StylizeClassAdaptiveAttention",
+            display_name=CLASS_ADAPTIVE,
+            category="stylization/attention",
+            description=(
+                "Each region takes the style of its own reference while the picture is sampled, and the whole stays "
+                "in harmony (class-adaptive cross-attention, without training)."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL. It stays as it is."),
+                REGION.Input("regions", tooltip="From Stylize Region."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How far regions go to their references. 0 is off.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=[ATTENTION, HOLISTIC],
+                    default=ATTENTION,
+                    tooltip=(
+                        "attention: positions look at a few tokens of the references. holistic: each region takes "
+                        "mean and spread of its reference's features; faster, tone rather than detail."
+                    ),
+                ),
+                io.Float.Input(
+                    "adaptivity",
+                    default=5.0,
+                    min=0.0,
+                    max=STRICT,
+                    step=0.1,
+                    tooltip=(
+                        f"For attention: how strictly a position keeps to its own region. 0 is one pool for all, 5 "
+                        f"nearly its own, {STRICT:g} its own alone."
+                    ),
+                ),
+                io.Int.Input(
+                    "tokens",
+                    default=16,
+                    min=2,
+                    max=256,
+                    tooltip="For attention: tokens that stand for each picture of a reference. More is more detail.",
+                ),
+                io.Float.Input(
+                    "feather",
+                    default=0.5,
+                    min=0.0,
+                    max=16.0,
+                    step=0.1,
+                    tooltip="Width of soft borders between regions, in cells of the latent (8 pixels).",
+                ),
+                io.Combo.Input(
+                    "layers",
+                    options=list(PRESETS),
+                    default=ALL,
+                    tooltip=(
+                        f"{ALL}: the most. {LATE}: the decoder's finest layers. {STYLE}: one block of the decoder, "
+                        "the gentlest. custom: those listed below."
+                    ),
+                ),
+                io.String.Input(
+                    "custom_layers",
+                    default="",
+                    tooltip="For custom: blocks such as 'input.4, output.3-5, output.1.0', separated by commas.",
+                ),
+                io.Float.Input(
+                    "negative_ratio",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Strength under the negative prompt, beside that under the positive one.",
+                ),
+                *window_inputs(),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="To any sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        regions,
+        strength,
+        mode,
+        adaptivity,
+        tokens,
+        feather,
+        layers,
+        custom_layers,
+        negative_ratio,
+        start_percent,
+        end_percent,
+    ) -> io.NodeOutput:
+        with naming(CLASS_ADAPTIVE):
+            check_unet(model)
+            settings = Regions(
+                regions,
+                chosen_layers(model.model.diffusion_model, layers, custom_layers),
+                strength,
+                mode == HOLISTIC,
+                math.inf if adaptivity >= STRICT else adaptivity,
+                tokens,
+                feather,
+                negative_ratio,
+                start_percent,
+                end_percent,
+            )
+            if not any(one.weight != 0 for one in settings.references):
+                raise StylizationError("regions", "none has a reference", "Connect a reference to a Stylize Region")
+            for one in settings.references:
+                check_channels(model, one.samples, "regions")
+            if strength == 0:
+                return io.NodeOutput(model)
+            return io.NodeOutput(with_attention_run(attach_more(model, REGIONS, settings)))
