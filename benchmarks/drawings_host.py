@@ -14,6 +14,7 @@ from scipy import ndimage
 
 sys.path.append(str(ROOT / "pocket"))
 
+import comfy.samplers  # noqa: E402
 from drawings import SIZE, THINGS, Look, drawing  # noqa: E402
 from edges import agreement, edge_map  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -54,6 +55,10 @@ class Drawings(Pocket):
             return self.stock["ControlNetApplyAdvanced"]().apply_controlnet(
                 positive, negative, self.edges, pixels, strength, 0.0, 1.0
             )
+
+    def levels(self, steps: int) -> torch.Tensor:
+        """SIGMAS of the runs here."""
+        return comfy.samplers.calculate_sigmas(self.model.get_model_object("model_sampling"), "normal", steps)
 
     def empty(self, count: int) -> dict:
         """LATENT of some pictures to make."""

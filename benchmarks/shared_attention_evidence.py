@@ -26,13 +26,14 @@ from pocket_host import scores
 # isort: split
 # found by their paths, once pocket_host has put them in place
 import comfy.sample
+import comfy.samplers
 from shared_attention_report import write_inversion, write_report
 from stylization.stylization_core.rulers import content, style
 from stylization_host import comfy_tree
 
 KEPT = comfy_tree.HOST / "evidence" / "shared_attention"
 SETS, ROWS = 24, 4
-SAMPLING = {"steps": 20, "cfg": 3.0, "denoise": 1.0}
+SAMPLING = {"steps": 20, "cfg": 5.0, "denoise": 1.0}
 CONTROL = 0.8
 DEFAULTS = {
     "weight": 1.0,
@@ -100,8 +101,7 @@ class Case:
     def inverted(self):
         """REFERENCE of the painting, inverted over the run's own levels."""
         host = self.host
-        with torch.inference_mode():
-            sigmas = host.stock["BasicScheduler"].execute(host.model, "normal", SAMPLING["steps"], 1.0)[0]
+        sigmas = host.levels(SAMPLING["steps"])
         given = host.encoded(self.painting), host.text("painting"), host.text(""), sigmas
         return host.node("StylizeInvertReference", host.model, *given, 1.0, 1, 1.0)
 
@@ -133,6 +133,27 @@ def from_painting(inverted: bool, controlled: bool = False, **settings) -> Made:
         reference = case.inverted() if inverted else case.noised()
         model = case.host.node("StylizeSharedAttention", case.host.model, reference, **{**DEFAULTS, **settings})
         return case.sampled(model, controlled)
+
+    return run
+
+
+def injected(mode: str, layers: str = "all") -> Made:
+    """With the statistics of a painting, for comparison."""
+
+    def run(case: Case) -> list[Image.Image]:
+        settings = {
+            "strength": 1.0,
+            "balance": "slider",
+            "tone": 0.0,
+            "mode": mode,
+            "layers": layers,
+            "custom_layers": "",
+            "negative_ratio": 1.0,
+            "start_percent": 0.0,
+            "end_percent": 1.0,
+        }
+        node = case.host.node("StylizeHolisticInjector", case.host.model, **settings, reference=case.noised())
+        return case.sampled(node)
 
     return run
 
@@ -172,6 +193,8 @@ METHODS: dict[str, Made] = {
     "painting, inverted": from_painting(True),
     "painting, inverted, weight 2": from_painting(True, weight=2.0),
     "painting, inverted, weight 2 + norms": from_painting(True, weight=2.0, share_norms=True),
+    "painting, holistic, moments": injected("moments"),
+    "painting, holistic, quantiles": injected("quantiles"),
     "ControlNet": alone(True),
     "ControlNet, shared": batch(True),
     "ControlNet, painting, noised": from_painting(False, True),
@@ -247,13 +270,13 @@ def inversion_error(host: Drawings, path: Path, steps: int, refinements: int) ->
     latent = host.encoded(scores.opened(path, (SIZE, SIZE)))
     positive, negative = host.text("painting"), host.text("")
     with torch.inference_mode():
-        sigmas = host.stock["BasicScheduler"].execute(host.model, "normal", steps, 1.0)[0]
+        sigmas = host.levels(steps)
         (reference,) = (
             host.nodes["StylizeInvertReference"]
             .execute(host.model, latent, positive, negative, sigmas, 1.0, refinements, 1.0)
             .result[0]
         )
-        sampler = host.stock["KSamplerSelect"].execute("euler")[0]
+        sampler = comfy.samplers.sampler_object("euler")
         start = reference.trajectory.at(float(sigmas[0]))
         # of this noise and zeros the sampler makes the end of the path
         zeros, noise = torch.zeros_like(start), start / float(sigmas[0])

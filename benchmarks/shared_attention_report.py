@@ -43,7 +43,7 @@ PAIRS = tuple(
 INTRODUCTION = """# Shared attention: evidence on the pocket model of drawings
 
 Made by `benchmarks/shared_attention_evidence.py` from the shipped weights; the same command makes the same table.
-24 sets of four pictures, 96x96 (shown larger), 20 steps of euler, CFG 3. A set asks for four of fourteen things
+24 sets of four pictures, 96x96 (shown larger), 20 steps of euler, CFG 5. A set asks for four of fourteen things
 ("a castle"), and nothing in the prompts says in what look: palette, patterns and outline are left to chance, or to
 sharing. The model has never been trained to share.
 

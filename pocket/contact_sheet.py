@@ -149,7 +149,7 @@ def drawings_sheet(stock):
     """Things by three seeds, then the edges of a drawing of each and what the ControlNet makes of them."""
     model, rows = stock.drawings(), []
     positives = {thing: stock.text("a " + thing) for thing in THINGS}
-    sampled = {"model": model, "steps": 20, "cfg": 3.0}
+    sampled = {"model": model, "steps": 20, "cfg": 5.0}
     empty = stock.empty(SIZE, SIZE)
     for seed in (1, 2, 3):
         rows.append([stock.sample(positive, empty, seed=seed, **sampled) for positive in positives.values()])
