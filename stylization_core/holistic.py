@@ -25,6 +25,9 @@ STEEPEST = 4.0
 SMALLEST = 1e-6
 """Spreads below this are none."""
 
+AT_ONCE = 1024
+"""Tokens that a processor's cache holds; a GPU takes all at once."""
+
 
 class Statistics(NamedTuple):
     """Of features over their tokens, in float32.
@@ -65,17 +68,27 @@ def statistics(x: Tensor, weights: Tensor | None = None, *, table: bool = False)
     return Statistics(*_standardised(mean, var, third, fourth), _quantiles(x, weights) if table else None)
 
 
+def mean_and_std(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The first two of :func:`statistics` alone: reads ``x`` twice, and on a CPU writes nothing of its size."""
+    step = AT_ONCE if x.device.type == "cpu" else x.shape[1]
+    share = _shares(x, weights).expand(-1, x.shape[1], -1)
+    parts = list(zip(x.split(step, 1), share.split(step, 1), strict=True))
+    mean = sum((part.float() * each).sum(1, keepdim=True) for part, each in parts)
+    var = sum(((part.float() - mean).square() * each).sum(1, keepdim=True) for part, each in parts)
+    return mean, var.sqrt()
+
+
 def _shares(x: Tensor, weights: Tensor | None) -> Tensor:
+    """(1 or B, N or 1, 1), what each token counts."""
     if weights is None:
-        return x.new_full((1, 1, 1), 1 / x.shape[1])
-    weights = weights.to(x)
+        return x.new_full((1, 1, 1), 1 / x.shape[1], dtype=torch.float32)
+    weights = weights.to(x.device, torch.float32)
     return (weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)).reshape(-1, x.shape[1], 1)
 
 
 def _standardised(mean: Tensor, var: Tensor, third: Tensor, fourth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     std = var.sqrt()
-    known = std > SMALLEST
-    safe = torch.where(known, std, torch.ones_like(std))
+    known, safe = std > SMALLEST, _divisor(std)
     skewness = torch.where(known, third / safe**3, torch.zeros_like(third))
     kurtosis = torch.where(known, fourth / safe**4, torch.full_like(fourth, 3.0))
     return mean, std, skewness, kurtosis
@@ -158,13 +171,13 @@ def mixture(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics
     return Statistics(*_standardised(mean, var, third, fourth), table)
 
 
-def likeness(own: Statistics, style: Statistics) -> Tensor:
-    """(1 + cosine) / 2 of the means over channels, (B, 1, 1) in [0, 1]: how much a picture is like the style already.
+def likeness(own: Tensor, style: Tensor) -> Tensor:
+    """(1 + cosine) / 2 of means (1 or B, 1, C), (B, 1, 1) in [0, 1]: how much a picture is like the style already.
 
     Source: the fusion weight of the paper, on means before normalisation; normalised features have none.
     """
-    own_mean, style_mean = torch.broadcast_tensors(own.mean, style.mean)
-    return (1 + torch.cosine_similarity(own_mean, style_mean, -1))[..., None] / 2
+    own, style = torch.broadcast_tensors(own, style)
+    return (1 + torch.cosine_similarity(own, style, -1))[..., None] / 2
 
 
 def transported(z: Tensor, own: Tensor, style: Tensor) -> Tensor:
@@ -192,7 +205,7 @@ def injected(
     *,
     strength: float | Tensor = 1.0,
     tone: float | Tensor | None = None,
-    own: Statistics | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Features with the statistics of a style: ``x + strength * (tone shift + (1 - tone) * change of shape)``.
 
@@ -202,24 +215,29 @@ def injected(
         strength: 0 returns ``x`` itself; or one per token, (B, N, 1).
         tone: in [0, 1]; 1 moves the mean alone (global content x global style), 0 gives the whole distribution (local
             content x global style). None takes :func:`likeness`.
-        own: statistics of ``x`` when they are known, with a table if the style has one.
+        weights: how much each token counts in the statistics of ``x``, as in :func:`statistics`.
 
     Returns:
         Tensor like ``x``.
     """
     if not isinstance(strength, Tensor) and strength == 0:
         return x
-    table = style.quantiles is not None
-    own = statistics(x, table=table) if own is None else own
-    tone = likeness(own, style) if tone is None else tone
-    flat = own.std <= SMALLEST
-    z = (x.float() - own.mean) / torch.where(flat, torch.ones_like(own.std), own.std)
-    shaped = z
-    if table:
-        standard = [
-            (one.quantiles - one.mean) / torch.where(one.std <= SMALLEST, torch.ones_like(one.std), one.std)
-            for one in (own, style)
-        ]
-        shaped = transported(z, *standard)
-    shape = shaped * style.std - z * own.std
-    return (x.float() + strength * (style.mean - own.mean + (1 - tone) * shape)).to(x.dtype)
+    mean, std = mean_and_std(x, weights)
+    tone = likeness(mean, style.mean) if tone is None else tone
+    if style.quantiles is None:
+        # a gain and an offset per channel, so that the features are read once more and written once
+        gain = (1 - tone) * (style.std - std) / _divisor(std)
+        offset = style.mean - mean - gain * mean
+        if isinstance(strength, Tensor):
+            return torch.addcmul(x.float(), strength, torch.addcmul(offset, x.float(), gain)).to(x.dtype)
+        return torch.addcmul(strength * offset, x.float(), 1 + strength * gain).to(x.dtype)
+    z = (x.float() - mean) / _divisor(std)
+    own = (_quantiles(x.float(), weights) - mean) / _divisor(std)
+    shaped = transported(z, own, (style.quantiles - style.mean) / _divisor(style.std))
+    shape = shaped * style.std - z * std
+    return (x.float() + strength * (style.mean - mean + (1 - tone) * shape)).to(x.dtype)
+
+
+def _divisor(std: Tensor) -> Tensor:
+    """Deviations to divide by; 1 where there is none."""
+    return torch.where(std <= SMALLEST, torch.ones_like(std), std)

@@ -13,6 +13,7 @@ from stylization.stylization_core.holistic import (
     injected,
     interpolated,
     likeness,
+    mean_and_std,
     mixture,
     statistics,
     transported,
@@ -118,7 +119,28 @@ def test_mixture_of_one_is_itself_and_weight_zero_drops():
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_mean_and_deviation_alone_are_the_same(weighted):
+    x = 50 + drawn(2, 2500, 5)
+    weights = torch.rand(2, 2500) if weighted else None
+    found, wanted = mean_and_std(x, weights), statistics(x.double(), weights)
+    torch.testing.assert_close(found, (wanted.mean.float(), wanted.std.float()), rtol=1e-4, atol=1e-5)
+    half = mean_and_std(x.half(), weights)
+    assert half[0].dtype == torch.float32
+    torch.testing.assert_close(half, mean_and_std(x.half().float(), weights))
+
+
 # what is injected
+
+
+@pytest.mark.parametrize("strength", [0.6, torch.linspace(0, 1, 300)[None, :, None]])
+def test_moments_mode_is_the_dual_relation(strength):
+    """``x + w (tone + (1 - lambda) local)``, tone = m_s - m_c and local = z s_s - z s_c, as it is written down."""
+    x, weights, style = drawn(2, 300, 5), torch.rand(300), statistics(drawn(1, 400, 5, seed=2))
+    own = statistics(x, weights)
+    z = (x - own.mean) / own.std
+    wanted = x + strength * (style.mean - own.mean + 0.7 * (z * style.std - z * own.std))
+    torch.testing.assert_close(injected(x, style, strength=strength, tone=0.3, weights=weights), wanted)
 
 
 def test_strength_zero_is_the_object_itself():
@@ -146,7 +168,7 @@ def test_mean_and_spread_become_the_styles(table):
 def test_quantile_mode_is_sorting_where_tables_hold_every_value():
     """The picture's k-th value becomes the style's k-th; slopes stay below the limit for like distributions."""
     x, style = torch.randn(1, LEVELS, 4), 2 * torch.randn(1, LEVELS, 4) + 1
-    x, style = (torch.linspace(-1, 1, LEVELS)[None, :, None] + 0.01 * one for one in (x, style))
+    x, style = (torch.linspace(-1, 1, LEVELS)[None, :, None] + 0.003 * one for one in (x, style))
     found = injected(x, statistics(style, table=True), tone=0.0)
     order = x.argsort(1).argsort(1)
     torch.testing.assert_close(found, style.sort(1).values.gather(1, order), rtol=1e-3, atol=1e-3)
@@ -184,7 +206,7 @@ def test_slider_and_strength_are_linear():
 
 def test_likeness_is_the_cosine_of_means():
     x, style = drawn(3, 50, 6), drawn(1, 60, 6, seed=2)
-    found = likeness(statistics(x), statistics(style))
+    found = likeness(statistics(x).mean, statistics(style).mean)
     one, other = numbers(x).mean(1), numbers(style).mean(1)
     cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     assert found.shape == (3, 1, 1) and numbers(found)[:, 0, 0] == pytest.approx((1 + cosine) / 2, rel=1e-4)

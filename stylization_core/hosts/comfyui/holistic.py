@@ -89,9 +89,9 @@ class Injection:
         style = Statistics(*(part if part is None else part.to(out.device) for part in style))
         if not self.settings.table:
             style = style._replace(quantiles=None)
-        own = None if mask is None else statistics(out, mask[..., 0], table=style.quantiles is not None)
+        weights = None if mask is None else mask[..., 0]
         strength = self._strength(half) if mask is None else self._strength(half) * mask.float()
-        return injected(out, style, strength=strength, tone=self.settings.tone, own=own)
+        return injected(out, style, strength=strength, tone=self.settings.tone, weights=weights)
 
 
 def weight_of(reference: Reference) -> float:

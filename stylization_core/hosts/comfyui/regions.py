@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...class_adaptive import ClassTokens, blended, class_attention, class_tokens, partition
 from ...errors import StylizationError
-from ...holistic import Statistics, injected, mixture, statistics
+from ...holistic import Statistics, injected, mixture
 from ...masks import latent_mask
 from .attention import Attend, Call
 from .holistic import probe_for, statistics_name, weight_of
@@ -147,7 +147,7 @@ class ClassAdaptive:
             own = mask[..., k]
             weights = torch.where(own.sum(-1, keepdim=True) < FEW, torch.ones_like(own), own)
             strength = self._strength(half) * self.regions[k].weight * own[..., None]
-            change = change + injected(out, style, strength=strength, tone=0.0, own=statistics(out, weights)) - out
+            change = change + injected(out, style, strength=strength, tone=0.0, weights=weights) - out
         return out + change
 
 

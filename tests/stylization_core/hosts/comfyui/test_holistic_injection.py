@@ -112,7 +112,7 @@ def test_masked_statistics_are_those_of_the_masked_part(rig, micro):
     height, width = grid_of(plain[first].out, 12, 10)
     share = torch.nn.functional.adaptive_avg_pool2d(mask[None], (height, width)).flatten()
     out = plain[first].out
-    wanted = injected(out, style, own=statistics(out, share), strength=share[None, :, None])
+    wanted = injected(out, style, weights=share, strength=share[None, :, None])
     found = rig.sharing.features(injecting(rig, micro, reference, mask=mask), rig.runs.pair()["positive"], source)
     assert rig.sharing.relative(found[first].out, wanted) < 1e-5
 

@@ -97,8 +97,8 @@ def test_holistic_mode_is_an_injection_per_region(rig, micro):
     wanted = plain.out
     for k, region in enumerate(regions):
         style = statistics(of_reference(rig, micro, region.references[0], first).out)
-        own = statistics(plain.out, masks[..., k])
-        wanted = wanted + injected(plain.out, style, strength=masks[..., k, None], tone=0.0, own=own) - plain.out
+        own = {"strength": masks[..., k, None], "weights": masks[..., k]}
+        wanted = wanted + injected(plain.out, style, tone=0.0, **own) - plain.out
     found = first_layer(rig, regional(rig, micro, *regions, holistic=True), source)[1].out
     assert rig.sharing.relative(found, wanted) < 1e-5
 
