@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .conditioning_batch import StylizeConditioningBatch
 from .holistic import StylizeHolisticInjector
 from .references import StylizeInvertReference, StylizeReference
-from .regions import StylizeClassAdaptiveAttention, StylizeRegion
+from .regions import StylizeClassAdaptiveAttention, StylizeRegion, StylizeRegionComposite
 from .relevance_map import StylizeRelevanceMap
 from .sampling import StylizeSemanticRefiner, StylizeSMSGuidance, StylizeSpectrumRegularizer
 from .shared_attention import StylizeSharedAttention, StylizeSharedAttentionBatch
@@ -34,6 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeLoadStyleCard,
     StylizeRegion,
     StylizeClassAdaptiveAttention,
+    StylizeRegionComposite,
 ]
 
 

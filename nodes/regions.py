@@ -1,10 +1,13 @@
-"""StylizeRegion, StylizeClassAdaptiveAttention: a style of its own for every region of a picture."""
+"""StylizeRegion, StylizeClassAdaptiveAttention, StylizeRegionComposite: a style of its own for every region."""
 
 import math
 from dataclasses import replace
 
+import comfy.utils
+import torch
 from comfy_api.latest import io
 
+from ..stylization_core.composite import composite, feathered_inwards, reach
 from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.attention_run import with_attention_run
 from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE, chosen_layers
@@ -196,3 +199,57 @@ class StylizeClassAdaptiveAttention(io.ComfyNode):
             if strength == 0:
                 return io.NodeOutput(model)
             return io.NodeOutput(with_attention_run(attach_more(model, REGIONS, settings)))
+
+
+class StylizeRegionComposite(io.ComfyNode):
+    """The styled picture inside its regions, the original everywhere else."""
+
+    DISPLAY_NAME = "Stylize Region Composite"
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="StylizeRegionComposite",
+            display_name=cls.DISPLAY_NAME,
+            category="stylization/reference",
+            description=(
+                "Puts the styled picture into the original inside the regions that have a reference. Outside them the "
+                "original stays as it is, to the last bit."
+            ),
+            inputs=[
+                io.Image.Input("original", tooltip="The photo, or the picture of the same seed without regions."),
+                io.Image.Input("styled", tooltip="The picture from Stylize Class-Adaptive Attention."),
+                REGION.Input("regions", tooltip="The same as for the styled picture."),
+                io.Float.Input(
+                    "feather",
+                    default=8.0,
+                    min=0.0,
+                    max=512.0,
+                    step=1.0,
+                    tooltip="Soft border in pixels, on the inner side of the regions.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="IMAGE", tooltip="The picture."),
+                io.Mask.Output(display_name="MASK", tooltip="What was taken from the styled picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, original, styled, regions, feather) -> io.NodeOutput:
+        with naming(cls.DISPLAY_NAME):
+            masks = [one.mask for one in regions if one.references]
+            if not masks:
+                raise StylizationError("regions", "none has a reference", "Connect a reference to a Stylize Region")
+            size = original.shape[1:3]
+            masks = [cls._at(mask.to(original), size) for mask in masks]
+            rows = max(len(mask) for mask in masks)
+            mask = feathered_inwards(reach(torch.stack([one.expand(rows, -1, -1) for one in masks])), feather)
+            return io.NodeOutput(composite(original[..., :3], styled[..., :3].to(original), mask), mask)
+
+    @staticmethod
+    def _at(mask: torch.Tensor, size) -> torch.Tensor:
+        """A mask at the pictures' size."""
+        if mask.shape[-2:] == size:
+            return mask.reshape(-1, *size)
+        return comfy.utils.common_upscale(mask.reshape(-1, 1, *mask.shape[-2:]), size[1], size[0], "bilinear", "")[:, 0]

@@ -122,3 +122,46 @@ def test_mask_of_another_aspect_is_refused_in_the_run(rig, micro, region, adapt)
     model = adapt(micro, region(torch.ones(1, 50, 200), reference=(rig.sharing.described(),)))
     with pytest.raises(ValueError, match=f"{NODE}, mask: it is 200x50"):
         rig.ordinary.sample(model, rig.runs.latent())
+
+
+# composite
+
+
+@pytest.fixture
+def merge(nodes):
+    return lambda *given: nodes.StylizeRegionComposite.execute(*given).result
+
+
+def pictures(rows=1):
+    random = torch.Generator().manual_seed(3)
+    return [torch.rand(rows, 40, 64, 3, generator=random) for _ in range(2)]
+
+
+@pytest.mark.parametrize("feather", [0.0, 6.0])
+def test_composite_keeps_the_rest_bit_for_bit(rig, region, merge, feather):
+    half, (original, styled) = torch.zeros(1, 20, 32), pictures(2)
+    half[..., :16] = 1
+    found, mask = merge(original, styled, region(half, reference=(rig.sharing.described(),)), feather)
+    outside = mask[0] == 0
+    assert outside[:, 33:].all() and torch.equal(found[:, outside], original[:, outside])
+    assert torch.equal(found[:, :, : 16 - int(feather)], styled[:, :, : 16 - int(feather)])
+    assert bool((mask[0, 20].diff() <= 0).all())
+
+
+def test_composite_leaves_regions_without_a_reference(rig, region, merge):
+    left, right, (original, styled) = torch.zeros(1, 40, 64), torch.zeros(1, 40, 64), pictures()
+    left[..., :32], right[..., 32:] = 1, 1
+    both = region(right, previous=region(left, reference=(rig.sharing.described(),)))
+    found, mask = merge(original, styled, both, 0.0)
+    assert torch.equal(mask, left)
+    assert torch.equal(found, torch.cat([styled[:, :, :32], original[:, :, 32:]], 2))
+    with pytest.raises(ValueError, match=r"Stylize Region Composite.*regions.*none has a reference"):
+        merge(original, styled, region(right), 0.0)
+
+
+def test_composite_says_what_does_not_fit(rig, region, merge):
+    given, (original, styled) = region(reference=(rig.sharing.described(),)), pictures(2)
+    with pytest.raises(ValueError, match="64x30 pixels, original is 64x40"):
+        merge(original, styled[:, :30], given, 0.0)
+    with pytest.raises(ValueError, match="original has 2 pictures, styled 3"):
+        merge(original, styled[[0, 1, 0]], given, 0.0)
