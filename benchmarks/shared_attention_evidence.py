@@ -27,11 +27,13 @@ from pocket_host import scores
 # found by their paths, once pocket_host has put them in place
 import comfy.sample
 import comfy.samplers
-from shared_attention_report import write_inversion, write_report
+from cells import Cells
+from shared_attention_report import write_report
 from stylization.stylization_core.rulers import content, style
 from stylization_host import comfy_tree
 
 KEPT = comfy_tree.HOST / "evidence" / "shared_attention"
+INVERSION = KEPT / "inversion.json"
 SETS, ROWS = 24, 4
 SAMPLING = {"steps": 20, "cfg": 5.0, "denoise": 1.0}
 CONTROL = 0.8
@@ -197,12 +199,17 @@ METHODS: dict[str, Made] = {
     "painting, holistic, quantiles": injected("quantiles"),
     "ControlNet": alone(True),
     "ControlNet, shared": batch(True),
+    "ControlNet, shared, no AdaIN": batch(True, **PLAIN),
+    "ControlNet, full sharing": batch(True, mode="full"),
     "ControlNet, painting, noised": from_painting(False, True),
     "ControlNet, painting, inverted": from_painting(True, True),
     "drawn in one look": true_set,
     "first repeated": repeated,
     "painting repeated": painting_itself,
 }
+
+
+CELLS = Cells(KEPT, tuple(METHODS), SETS)
 
 
 def measured(case: Case, words: Words, pictures: list[Image.Image]) -> dict[str, float]:
@@ -225,32 +232,16 @@ def measured(case: Case, words: Words, pictures: list[Image.Image]) -> dict[str,
     }
 
 
-def path_of(number: int, method: str) -> Path:
-    name = method.replace(",", "").replace(" + ", "_with_").replace(" ", "_")
-    return KEPT / name / f"{number:02d}.png"
-
-
 def make(methods: list[str]) -> None:
     """Make the cells that are not kept yet."""
-    missing = [
-        (number, method)
-        for method in methods
-        for number in range(SETS)
-        if not path_of(number, method).with_suffix(".json").is_file()
-    ]
-    if not missing:
-        return
     host, words = Drawings(), Words()
-    for count, (number, method) in enumerate(missing, 1):
+
+    def run(number: int, method: str) -> tuple[list[Image.Image], dict]:
         case, host.rows = Case(host, number), 0
         pictures = METHODS[method](case)
-        path = path_of(number, method)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        strip = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures], 1))
-        strip.save(path)
-        record = {**measured(case, words, pictures), "rows": host.rows, "things": case.things}
-        path.with_suffix(".json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-        pocket.say(f"{count}/{len(missing)} {method} {number}")
+        return pictures, {**measured(case, words, pictures), "model rows": host.rows}
+
+    CELLS.make(methods, run)
 
 
 def inversion_errors() -> dict[str, dict[int, dict[str, float]]]:
@@ -288,17 +279,6 @@ def inversion_error(host: Drawings, path: Path, steps: int, refinements: int) ->
     return {"error": float(error), "psnr": float(psnr)}
 
 
-def records() -> dict[tuple[int, str], dict]:
-    """What is kept, by (set, method)."""
-    found = {}
-    for method in METHODS:
-        for number in range(SETS):
-            path = path_of(number, method).with_suffix(".json")
-            if path.is_file():
-                found[number, method] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
@@ -308,9 +288,9 @@ def main() -> None:
         make(chosen.methods)
     if chosen.only in (None, "inversion"):
         KEPT.mkdir(parents=True, exist_ok=True)
-        write_inversion(KEPT / "inversion.json", inversion_errors())
+        INVERSION.write_text(json.dumps(inversion_errors(), indent=1) + "\n", encoding="utf-8")
     if chosen.only in (None, "report"):
-        write_report(records(), list(METHODS), KEPT / "inversion.json", path_of)
+        write_report(CELLS, json.loads(INVERSION.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

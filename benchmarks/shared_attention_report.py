@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pocket_host as pocket
-from intervals import interval
+from cells import Cells, means, paired, table
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 from pocket_host import ROOT
 
 DOCS = ROOT / "docs"
-RULERS = ("set color", "set texture", "prompt", "painting color", "painting texture", "copied layout", "edges")
+RULERS = (
+    "set color",
+    "set texture",
+    "prompt",
+    "painting color",
+    "painting texture",
+    "copied layout",
+    "edges",
+    "model rows",
+)
 SHEET_SETS = (0, 1)
 LARGER = 2  # than the pictures themselves
-SERIES = ("no sharing", "shared", "shared, no AdaIN", "full sharing", "ControlNet, shared")
+SERIES = ("no sharing", "shared", "shared, no AdaIN", "full sharing", "ControlNet", "ControlNet, shared")
 PAINTED = (
     "no sharing",
     "painting, noised",
@@ -25,20 +31,18 @@ PAINTED = (
     "painting, inverted, weight 2",
     "ControlNet, painting, inverted",
 )
-PAIRS = tuple(
-    (first, second, ruler)
-    for first, second, rulers in (
-        ("shared", "no sharing", ("set color", "set texture", "prompt")),
-        ("shared", "shared, no AdaIN", ("set color", "set texture", "prompt")),
-        ("full sharing", "shared", ("set color", "set texture", "prompt")),
-        ("shared + norms", "shared", ("set color", "set texture", "prompt")),
-        ("painting, noised", "no sharing", ("painting color", "painting texture", "prompt")),
-        ("painting, noised, weight 2", "no sharing", ("painting color", "painting texture", "prompt")),
-        ("painting, inverted", "painting, noised", ("painting color", "painting texture", "prompt")),
-        ("ControlNet, shared", "ControlNet", ("set color", "set texture", "prompt", "edges")),
-        ("ControlNet, painting, noised", "ControlNet", ("painting color", "painting texture", "prompt", "edges")),
-    )
-    for ruler in rulers
+PAIRS = (
+    ("shared", "no sharing", ("set color", "set texture", "prompt")),
+    ("shared", "shared, no AdaIN", ("set color", "set texture", "prompt")),
+    ("full sharing", "shared", ("set color", "set texture", "prompt")),
+    ("shared + norms", "shared", ("set color", "set texture", "prompt")),
+    ("painting, noised", "no sharing", ("painting color", "painting texture", "prompt")),
+    ("painting, noised, weight 2", "no sharing", ("painting color", "painting texture", "prompt")),
+    ("painting, inverted", "painting, noised", ("painting color", "painting texture", "prompt")),
+    ("ControlNet, shared", "ControlNet", ("set color", "set texture", "prompt", "edges")),
+    ("ControlNet, shared", "ControlNet, shared, no AdaIN", ("set color", "set texture", "prompt", "edges")),
+    ("ControlNet, full sharing", "ControlNet, shared", ("set color", "set texture", "prompt", "edges")),
+    ("ControlNet, painting, noised", "ControlNet", ("painting color", "painting texture", "prompt", "edges")),
 )
 INTRODUCTION = """# Shared attention: evidence on the pocket model of drawings
 
@@ -58,69 +62,42 @@ sharing. The model has never been trained to share.
 No ruler is a network, and none is what the operator works with.
 """
 
+READING = """## Reading
 
-def write_inversion(path: Path, errors: dict) -> None:
-    """Keep the errors of inversion."""
-    path.write_text(json.dumps(errors, indent=1) + "\n", encoding="utf-8")
+- Sharing more than halves the distance of colours within a set, below that of drawings in one look, and every other
+  form of it moves along the same line. AdaIN is most of what makes it so: without it about half of the effect remains.
+- Under the ControlNet, where things are recognised in four pictures of five, sharing keeps almost all of them. Without
+  it the model knows three words of fourteen, so the prompt column is coarse there, and its intervals are wide.
+- A painting brings its palette, and a little of its texture. By inversion it comes closer than by noise, for 40 model
+  rows more. Things suffer: paintings are far from what the model was trained on, and noise of its own shows.
+- *shared + norms* and *swap* are the most consistent, and copy no more of the layout than the others.
+- The bound *first repeated* is far below everything in consistency, and shows one thing for four prompts.
+- This model was trained for drawn scenes of 96 pixels in an hour on a CPU. What is shown is that the operator has its
+  effect and what it costs in prompts; how pictures look with SD 1.5 or SDXL is not shown.
+"""
 
 
-def write_report(kept: dict, methods: list[str], inversion: Path, path_of: Callable) -> None:
+def write_report(cells: Cells, errors: dict) -> None:
     """Write docs/shared_attention_evidence.md and .json, the curve and the sheets."""
     images = DOCS / "images"
     images.mkdir(parents=True, exist_ok=True)
-    means = {method: _mean(rows) for method in methods if (rows := _rows(kept, method))}
-    parts = [INTRODUCTION, _table(means), _pairs(kept)]
-    if {"no sharing", "shared", "drawn in one look"} <= set(means):
-        _curve(means, images / "shared_attention_curve.png")
-        parts.append("![Curve](images/shared_attention_curve.png)")
+    kept = cells.records()
+    rows = means(kept, cells.methods, RULERS)
+    parts = [INTRODUCTION, table(rows, RULERS), paired(kept, PAIRS)]
+    _curve(rows, images / "shared_attention_curve.png")
+    parts.append("![Curve](images/shared_attention_curve.png)")
     for name, title, shown in (
         ("series", "Series from prompts", SERIES),
         ("painting", "In the style of a painting", PAINTED),
     ):
-        if _sheet(path_of, shown, images / f"shared_attention_{name}.jpg"):
+        if cells.sheet(shown, SHEET_SETS, images / f"shared_attention_{name}.jpg", LARGER):
             parts.append(f"{title}:\n\n![{title}](images/shared_attention_{name}.jpg)")
-    errors = json.loads(inversion.read_text(encoding="utf-8")) if inversion.is_file() else {}
-    if errors:
-        parts.append(_inversion(errors))
-    reading = DOCS / "shared_attention_reading.md"
-    if reading.is_file():
-        parts.append(reading.read_text(encoding="utf-8"))
+    parts += [_inversion(errors), READING]
     text = "\n\n".join(part.strip() for part in parts) + "\n"
     (DOCS / "shared_attention_evidence.md").write_text(text, encoding="utf-8")
-    record = {"means": means, "inversion": errors}
+    record = {"means": rows, "inversion": errors}
     (DOCS / "shared_attention_evidence.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     pocket.say("\n\n".join(parts[1:3]))
-
-
-def _rows(kept: dict, method: str) -> list[dict]:
-    return [row for (_, found), row in kept.items() if found == method]
-
-
-def _mean(rows: list[dict]) -> dict[str, float]:
-    return {key: float(np.mean([row[key] for row in rows])) for key in (*RULERS, "rows")} | {"sets": len(rows)}
-
-
-def _table(means: dict) -> str:
-    head = ["method", "sets", *RULERS, "model rows"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for method, row in means.items():
-        values = [f"{row[key]:.2f}" for key in RULERS]
-        lines.append(f"| {method} | {row['sets']} | " + " | ".join(values) + f" | {row['rows']:.0f} |")
-    return "\n".join(lines)
-
-
-def _pairs(kept: dict) -> str:
-    lines = ["| first | second | ruler | mean difference | 95 % interval | sets |", "|---|---|---|---|---|---|"]
-    for first, second, ruler in PAIRS:
-        sets = [number for number, method in kept if method == first and (number, second) in kept]
-        if len(sets) < 2:
-            continue
-        differences = np.array([kept[number, first][ruler] - kept[number, second][ruler] for number in sets])
-        low, high = interval(differences)
-        lines.append(
-            f"| {first} | {second} | {ruler} | {differences.mean():+.3f} | {low:+.3f} to {high:+.3f} | {len(sets)} |"
-        )
-    return "Paired differences, first minus second, over the sets:\n\n" + "\n".join(lines)
 
 
 def _inversion(errors: dict) -> str:
@@ -170,22 +147,3 @@ def _curve(means: dict, path: Path) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=110)
-
-
-def _sheet(path_of: Callable, methods: tuple[str, ...], path: Path) -> bool:
-    cells = {(number, method): path_of(number, method) for number in SHEET_SETS for method in methods}
-    if not all(cell.is_file() for cell in cells.values()):
-        return False
-    with Image.open(next(iter(cells.values()))) as one:
-        width, height = one.width * LARGER, one.height * LARGER
-    line, gap = 20, 12
-    canvas = Image.new("RGB", (len(SHEET_SETS) * (width + gap) - gap, len(methods) * (height + line)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
-    for place, method in enumerate(methods):
-        draw.text((4, place * (height + line) + 3), method, fill="black", font=font)
-        for column, number in enumerate(SHEET_SETS):
-            with Image.open(cells[number, method]) as one:
-                larger = one.convert("RGB").resize((width, height), Image.LANCZOS)
-                canvas.paste(larger, (column * (width + gap), place * (height + line) + line))
-    canvas.save(path, quality=85)
-    return True
