@@ -17,7 +17,7 @@ PLUGINS = ROOT / "tests" / "host" / "plugins"
 POCKET_MODELS = ROOT / "pocket" / "models"
 SAMPLES = ROOT / "samples"
 PHOTOS = SAMPLES / "photos"
-INPUTS = (PHOTOS, SAMPLES / "paintings", SAMPLES / "drawings")
+INPUTS = (PHOTOS, SAMPLES / "paintings", SAMPLES / "drawings", SAMPLES / "masks")
 """Pictures that workflows open."""
 WORKFLOWS = ROOT / "workflows"
 PACK = "stylization"
