@@ -13,6 +13,7 @@ from .sms import StylizeSMS
 from .sms_parts import StylizeSMSGuider, StylizeSMSSampler, StylizeSMSSigmas
 from .style_cards import StylizeLoadStyleCard, StylizeSaveStyleCard
 from .style_lora import StylizeStyleLoRA
+from .trained_injector import StylizeLoadHolisticInjector, StylizeTrainHolisticInjector
 
 NODES: list[type[io.ComfyNode]] = [
     StylizeStyleLoRA,
@@ -34,6 +35,8 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeLoadStyleCard,
     StylizeRegion,
     StylizeClassAdaptiveAttention,
+    StylizeTrainHolisticInjector,
+    StylizeLoadHolisticInjector,
 ]
 
 

@@ -73,7 +73,8 @@ def _shares(x: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _standardised(mean: Tensor, var: Tensor, third: Tensor, fourth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    std = var.sqrt()
+    # the root has no finite slope at 0
+    std = torch.where(var > 0, var, torch.ones_like(var)).sqrt() * (var > 0)
     known = std > SMALLEST
     safe = torch.where(known, std, torch.ones_like(std))
     skewness = torch.where(known, third / safe**3, torch.zeros_like(third))

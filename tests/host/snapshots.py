@@ -30,7 +30,11 @@ _KEPT = (
     "category",
     "output_node",
 )
-_FILE_LISTS = {("StylizeStyleLoRA", "lora_name")}
+_FILE_LISTS = {
+    ("StylizeStyleLoRA", "lora_name"),
+    ("StylizeTrainHolisticInjector", "resume"),
+    ("StylizeLoadHolisticInjector", "injector_name"),
+}
 
 
 def workflows() -> list[Path]:

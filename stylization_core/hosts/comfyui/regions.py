@@ -13,13 +13,12 @@ from ...errors import StylizationError
 from ...holistic import Statistics, injected, mixture, statistics
 from ...masks import latent_mask
 from .attention import Attend, Call
-from .holistic import probe_for, statistics_name, weight_of
+from .holistic import counts_of, probe_for, statistics_name, weight_of
 from .layers import Layer
 from .percent import NoiseWindow
 from .recorder import NEGATIVE, Probe, Recorder
 from .references import Reference
 from .settings import CLASS_ADAPTIVE, Region, Regions
-from .token_masks import on_grid
 
 FEW = 16
 """With fewer tokens in a layer a region's own statistics are noise, and those of the whole picture serve."""
@@ -41,10 +40,7 @@ def _name(settings: Regions) -> str:
 
 def _keep(reference: Reference, count: int) -> Callable[[Call, Tensor], list[ClassTokens | None]]:
     def keep(call: Call, out: Tensor) -> list[ClassTokens | None]:
-        weights = None
-        if reference.mask is not None:
-            grid = call.options["activations_shape"][-2:]
-            weights = on_grid(reference.mask[None, None].float(), grid, out).flatten()
+        weights = counts_of(reference, call, out)
         return [class_tokens(key, value, weights, count) for key, value in zip(call.k, call.v, strict=True)]
 
     return keep

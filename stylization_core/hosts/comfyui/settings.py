@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...errors import StylizationError
 from ...style_card import StyleCard
+from ...trained_injector import TrainedInjector
 from .layers import Layer
 from .references import References
 from .style_source import StyleSource
@@ -166,6 +167,7 @@ class Holistic:
         start, end: percent window.
         mask: where in the picture, (B or 1, H, W) in [0, 1] of any size; None is everywhere.
         card: what gives in the place of references.
+        injector: a trained one, which takes the place of ``tone`` and ``table``.
     """
 
     references: References
@@ -178,6 +180,7 @@ class Holistic:
     end: float = 1.0
     mask: Tensor | None = None
     card: StyleCard | None = None
+    injector: TrainedInjector | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,144 @@
+"""What gives in holistic injection with a trained injector: its codes of references."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from ...errors import StylizationError
+from ...holistic import mixture, statistics
+from ...masks import latent_mask
+from ...trained_injector import LayerInjector, StyleCode, TrainedInjector, mixture_of_codes
+from .attention import Call
+from .holistic import Injection, counts_of, weight_of
+from .layers import Layer
+from .percent import NoiseWindow
+from .recorder import NEGATIVE, Probe, Recorder
+from .references import Reference
+from .settings import HOLISTIC_INJECTOR, Holistic
+from .style_cards import family_of
+
+
+def check_injector(injector: TrainedInjector, patcher, places: Mapping, layers: Collection[Layer]) -> frozenset[Layer]:
+    """Those of ``layers`` that an injector was trained for.
+
+    Args:
+        places: of the model's self-attention layers, with their widths.
+
+    Raises:
+        StylizationError: the injector is of another family, has none of the layers, or of another width.
+    """
+    if injector.family != family_of(patcher):
+        raise StylizationError(
+            "injector",
+            f"it was trained with {injector.family}, model is {family_of(patcher)}",
+            "Use an injector of the same family",
+        )
+    found = frozenset(layer for layer in layers if str(layer) in injector.layers)
+    if not found:
+        raise StylizationError(
+            "injector",
+            f"it was trained for none of the layers asked for, only {', '.join(injector.layers)}",
+            "Choose other layers",
+        )
+    for layer in found:
+        width = injector.layers[str(layer)].o_up.out_features
+        if width != places[layer].width:
+            raise StylizationError(
+                "injector",
+                f"{layer} has {width} channels in it, {places[layer].width} in model",
+                "Train one with this model",
+            )
+    return found
+
+
+class _Placed:
+    """The layers of an injector where they are needed; the injector itself is not moved."""
+
+    def __init__(self, injector: TrainedInjector):
+        self._injector, self._copies = injector, {}
+
+    def __call__(self, layer: Layer, device: torch.device) -> LayerInjector:
+        if (layer, device) not in self._copies:
+            module = self._injector.layers[str(layer)]
+            if module.o_up.weight.device != device:
+                module = copy.deepcopy(module).to(device)
+            self._copies[layer, device] = module
+        return self._copies[layer, device]
+
+
+def probe_of_injector(injector: TrainedInjector, layers: frozenset[Layer], reference: Reference) -> Probe:
+    """For one reference: per layer the code of all its pictures, each counting alike."""
+    placed = _Placed(injector)
+
+    def keep(call: Call, out: Tensor) -> StyleCode:
+        grid = call.options["activations_shape"][-2:]
+        found = placed(call.layer, out.device).code(out, grid, counts_of(reference, call, out))
+        pictures = [found.row(index) for index in range(len(out))]
+        return _joined(pictures, [1.0] * len(pictures))
+
+    return Probe(layers, keep, name=_name(injector))
+
+
+def _name(injector: TrainedInjector) -> str:
+    return f"injector {injector.digest}"
+
+
+def _joined(codes: list[StyleCode], weights: list[float]) -> StyleCode:
+    return mixture_of_codes(codes, mixture([one.style for one in codes], weights), weights)
+
+
+class TrainedInjection:
+    """One node's injection by a trained injector."""
+
+    NAME = HOLISTIC_INJECTOR
+
+    def __init__(
+        self,
+        settings: Holistic,
+        window: NoiseWindow,
+        recorders: Mapping[int, Recorder],
+        noise: Tensor,
+        strength: float,
+    ):
+        self.settings, self.window, self.strength = settings, window, settings.strength * strength
+        self.recorders = [recorders[id(one)] for one in settings.references if id(one) in recorders]
+        self.mask = latent_mask(settings.mask, noise)
+        self._placed = _Placed(settings.injector)
+
+    def styles(self, half: int, sigma: float) -> Callable[[Layer], tuple[StyleCode, float]] | None:
+        """What is injected into a layer under one half, and the noise-to-signal ratio; None leaves that half alone."""
+        if self._strength(half) == 0 or not self.recorders:
+            return None
+        name = _name(self.settings.injector)
+        kept = [one.at(sigma, half).layers[one.place(name)] for one in self.recorders]
+        weights = [weight_of(one.noised.reference) for one in self.recorders]
+        ratio = self.recorders[0].noised.levels.reference(sigma)
+        return lambda layer: (_joined([one[layer] for one in kept], weights), ratio)
+
+    def _strength(self, half: int) -> float:
+        return self.strength * (self.settings.negative if half == NEGATIVE else 1.0)
+
+    def applied(
+        self,
+        out: Tensor,
+        prepared: Callable[[Layer], tuple[StyleCode, float]],
+        layer: Layer,
+        half: int,
+        mask: Tensor | None,
+        *_seen: object,
+    ) -> Tensor:
+        """Attention outputs (B, N, C) with the style injected; ``mask`` is (B, N, 1) or None."""
+        code, ratio = prepared(layer)
+        own = None if mask is None else statistics(out, mask[..., 0])
+        strength = self._strength(half) if mask is None else self._strength(half) * mask.float()
+        level = torch.full((1,), ratio, device=out.device)
+        return self._placed(layer, out.device)(out, code.to(out.device), level, strength=strength, own=own)
+
+
+def injection_of(settings: Holistic, *args, **named) -> Injection | TrainedInjection:
+    """The injection that a node's settings ask for."""
+    return (Injection if settings.injector is None else TrainedInjection)(settings, *args, **named)

@@ -1,0 +1,296 @@
+"""The trained Holistic Style Injector: which statistics of a reference a picture takes, learned per channel and level.
+
+Source: Holistic Style Injector (CVPR 2025, arXiv 2502.04369): a dynamic network, fed by the pooled keys of the style,
+weighs their mean, spread, skewness and kurtosis into one vector per style (global style); its products with the
+picture's pooled query (global content) and with each query (local content) gate the style's value. Here that acts
+inside a loaded UNet, beside the two directions of :mod:`holistic`: the shift of each channel (tone) and the change of
+its spread (texture), with a learned share per channel and noise level. With all shares at 1 and the rest at 0 it is
+the injection without training; as made, everything is 0 and the picture stays as it is, bit for bit.
+
+Tensors are (B, N, C), features over N tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import StylizationError
+from .holistic import SMALLEST, Statistics, likeness, statistics
+from .randomness import stream
+from .trained_files import filled, read, write
+
+FORMAT = "hsi-injector/1"
+MAKER = "Stylize Train Holistic Injector"
+STATISTICS = ("mean", "ln std", "asinh skewness", "ln kurtosis")
+RANK, OUT_RANK = 32, 16
+
+KNOTS = 6
+LOWEST, HIGHEST = math.log(0.03), math.log(15.0)
+"""Between these logarithms of the noise-to-signal ratio the knots of the levels are spread."""
+
+FLATTEST = 1e-3
+"""Spreads count as at least this where their logarithm is taken."""
+
+
+class StyleCode(NamedTuple):
+    """What a layer needs to know of a style; a few vectors, whatever the size of the reference.
+
+    Attributes:
+        key, value: K_s and V_s, (B, 1, C).
+        scale: root mean square of the style's features, (B, 1, 1).
+        style: their statistics.
+    """
+
+    key: Tensor
+    value: Tensor
+    scale: Tensor
+    style: Statistics
+
+    def row(self, index: int) -> StyleCode:
+        """Of one picture of the batch."""
+        vectors = (each[index : index + 1] for each in self[:3])
+        return StyleCode(*vectors, self.style.row(index))
+
+    def to(self, device: torch.device) -> StyleCode:
+        """On a device."""
+        style = Statistics(*(each if each is None else each.to(device) for each in self.style))
+        return StyleCode(*(each.to(device) for each in self[:3]), style)
+
+
+class _Affine(nn.Module):
+    """A factor and a shift per channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.bias
+
+
+class _ByLevel(nn.Module):
+    """Numbers per knot of the noise level, linear between the knots."""
+
+    def __init__(self, *shape: int, value: float = 0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((KNOTS, *shape), value))
+
+    def forward(self, share: Tensor) -> Tensor:
+        """(B, ...) of shares (B, KNOTS)."""
+        return torch.tensordot(share, self.weight, 1)
+
+
+def knot_shares(ratio: Tensor) -> Tensor:
+    """How much each knot counts at noise-to-signal ratios (B,), (B, KNOTS); constant beyond the ends."""
+    place = (ratio.float().clamp_min(1e-12).log() - LOWEST) / (HIGHEST - LOWEST) * (KNOTS - 1)
+    place = place.clamp(0, KNOTS - 1)[:, None]
+    return (1 - (place - torch.arange(KNOTS, device=ratio.device)).abs()).clamp_min(0)
+
+
+class LayerInjector(nn.Module):
+    """The injector of one layer.
+
+    Args:
+        channels: C.
+        rank: inner width of the dynamic network.
+        out_rank: rank of the output map W_o.
+        seed: of its start values.
+    """
+
+    def __init__(self, channels: int, rank: int = RANK, out_rank: int = OUT_RANK, seed: int = 0):
+        super().__init__()
+        self.q_aff, self.k_aff, self.v_aff = (_Affine(channels) for _ in range(3))
+        self.dw = nn.Conv2d(channels, channels, 3, groups=channels)
+        self.fc1, self.fc2 = nn.Linear(2 * channels, rank), nn.Linear(rank, 2 * (len(STATISTICS) + 1) * channels)
+        self.o_down, self.o_up = nn.Linear(channels, out_rank, bias=False), nn.Linear(out_rank, channels, bias=False)
+        self.o_level = _ByLevel(out_rank, value=1.0)
+        self.gate = _ByLevel(2, channels)
+        self._start(stream(seed, "injector"))
+
+    @torch.no_grad()
+    def _start(self, draws: torch.Generator) -> None:
+        """Keys as they are, all weights of statistics drawn, and an output of zero."""
+        for layer in (self.fc1, self.fc2, self.o_down):
+            layer.weight.normal_(0, layer.in_features**-0.5, generator=draws)
+        self.fc1.bias.zero_()
+        self.fc2.bias.zero_()
+        self.o_up.weight.zero_()
+        self.dw.weight.zero_()
+        self.dw.weight[:, :, 1, 1] = 1
+        self.dw.bias.zero_()
+
+    def code(self, tokens: Tensor, grid: Sequence[int], weights: Tensor | None = None) -> StyleCode:
+        """What the layer needs to know of styles.
+
+        Args:
+            tokens: (B, N, C), features of references, not normalised: normalised ones have nothing to pool.
+            grid: (h, w) of their tokens, N = h * w.
+            weights: (N,) at least 0, how much each token counts; None is all alike.
+        """
+        # fourth powers overflow in half precision
+        tokens = tokens.float()
+        style = statistics(tokens, weights)
+        scale = (style.mean**2 + style.std**2).mean(-1, keepdim=True).sqrt().clamp_min(SMALLEST)
+        unit = tokens / scale
+        keys, values = self._local(self.k_aff(unit), grid), self.v_aff(unit)
+        found = statistics(keys, weights)
+        counted = keys if weights is None else keys.masked_fill(weights.reshape(1, -1, 1).to(keys) <= 0, -torch.inf)
+        pooled = torch.cat([found.mean[:, 0], counted.amax(1)], -1)
+        factors = self.fc2(F.gelu(self.fc1(pooled))).unflatten(-1, (2, len(STATISTICS) + 1, -1))
+        return StyleCode(
+            _weighed(factors[:, 0], found), _weighed(factors[:, 1], statistics(values, weights)), scale, style
+        )
+
+    def _local(self, keys: Tensor, grid: Sequence[int]) -> Tensor:
+        """Keys after the depth-wise 3x3; borders see themselves, since zeros would count as features."""
+        grids = keys.transpose(1, 2).unflatten(-1, tuple(grid))
+        return self.dw(F.pad(grids, (1, 1, 1, 1), mode="replicate")).flatten(2).transpose(1, 2)
+
+    def forward(
+        self,
+        x: Tensor,
+        code: StyleCode,
+        ratio: Tensor,
+        *,
+        strength: float | Tensor = 1.0,
+        own: Statistics | None = None,
+    ) -> Tensor:
+        """Features with the style injected.
+
+        ``x + strength * (g_tone (m_s - m_c) + g_texture z (s_s - s_c) + W_o(A V_s))`` with
+        ``A = sigmoid((lam Q_c + (1 - lam) Q) K_s)``.
+
+        Args:
+            x: (B, N, C).
+            code: (1 or B rows).
+            ratio: noise-to-signal ratio, (1,) or (B,).
+            strength: 0 returns ``x`` itself; or one per token, (B or 1, N or 1, 1).
+            own: statistics of ``x`` when they are known.
+        """
+        if not isinstance(strength, Tensor) and strength == 0:
+            return x
+        features = x.float()
+        own = statistics(features) if own is None else own
+        share = knot_shares(ratio)
+        tone, texture = self.gate(share)[:, :, None].unbind(1)
+        spread = torch.where(
+            own.std <= SMALLEST, torch.zeros_like(own.std), code.style.std / own.std.clamp_min(SMALLEST) - 1
+        )
+        change = tone * (code.style.mean - own.mean) + texture * spread * (features - own.mean)
+        similar = likeness(own, code.style)
+        query, pooled = self.q_aff(features / code.scale), self.q_aff(own.mean / code.scale)
+        gate = torch.sigmoid((similar * pooled + (1 - similar) * query) * code.key)
+        change = change + code.scale * self.o_up(self.o_down(gate * code.value) * self.o_level(share)[:, None])
+        return (features + strength * change).to(x.dtype)
+
+    def output_norm(self) -> Tensor:
+        """Squared Frobenius norm of W_o, ()."""
+        return ((self.o_up.weight.T @ self.o_up.weight) * (self.o_down.weight @ self.o_down.weight.T)).sum()
+
+
+def _weighed(factors: Tensor, of: Statistics) -> Tensor:
+    """``W1 mean + W2 ln std + W3 asinh skewness + W4 ln kurtosis + b``, (B, 1, C); the tame forms of the four."""
+    parts = (of.mean, of.std.clamp_min(FLATTEST).log(), of.skewness.asinh(), of.kurtosis.clamp_min(1).log())
+    weights = factors[:, :, None].unbind(1)
+    return sum((w * part for w, part in zip(weights, parts, strict=False)), weights[-1])
+
+
+def mixture_of_codes(codes: Sequence[StyleCode], style: Statistics, weights: Sequence[float]) -> StyleCode:
+    """One style out of several: weighted vectors beside ``style``, their mixture.
+
+    Args:
+        weights: one per code, at least 0 and not all 0.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    key, value = (sum(s * getattr(c, part) for s, c in zip(shares, codes, strict=True)) for part in ("key", "value"))
+    scale = sum(s * c.scale**2 for s, c in zip(shares, codes, strict=True)).sqrt()
+    return StyleCode(key, value, scale, style)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedInjector:
+    """Injectors of the layers of a model family.
+
+    Attributes:
+        family: of the model, for instance ``SDXL``.
+        layers: by layer name, such as ``output.3.0``.
+        rank, out_rank: of all layers.
+        steps: how many it was trained.
+        summary: how it was trained, for people.
+    """
+
+    family: str
+    layers: Mapping[str, LayerInjector]
+    rank: int = RANK
+    out_rank: int = OUT_RANK
+    steps: int = 0
+    summary: str = ""
+
+    @staticmethod
+    def made(family: str, widths: Mapping[str, int], rank: int = RANK, out_rank: int = OUT_RANK, seed: int = 0):
+        """An untrained one, which changes nothing; ``widths`` are the channels of each layer."""
+        layers = {name: LayerInjector(width, rank, out_rank, seed) for name, width in sorted(widths.items())}
+        return TrainedInjector(family, layers, rank, out_rank)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """By the names of the file, ``hsi.{layer}.{part}``."""
+        return {
+            f"hsi.{layer}.{name}": parameter
+            for layer, module in self.layers.items()
+            for name, parameter in module.named_parameters()
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Stands for the weights as they are at the first call."""
+        state = hashlib.sha256()
+        for name, parameter in self.parameters().items():
+            state.update(name.encode())
+            state.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
+
+
+def save(injector: TrainedInjector, path: Path) -> None:
+    """Write an injector as safetensors."""
+    metadata = {
+        "format": FORMAT,
+        "base": injector.family,
+        "stats": ",".join(STATISTICS),
+        "layers": json.dumps({name: module.o_up.out_features for name, module in injector.layers.items()}),
+        "r": str(injector.rank),
+        "r_o": str(injector.out_rank),
+        "steps": str(injector.steps),
+        "summary": injector.summary,
+    }
+    write(injector.parameters(), path, metadata)
+
+
+def load(path: Path) -> TrainedInjector:
+    """Read an injector; call it outside inference mode if it is to be trained on.
+
+    Raises:
+        StylizationError: no such file, no injector, another version, or damaged.
+    """
+    tensors, metadata = read(path, FORMAT, MAKER)
+    try:
+        widths = {str(name): int(width) for name, width in json.loads(metadata["layers"]).items()}
+        rank, out_rank, steps = (int(metadata[name]) for name in ("r", "r_o", "steps"))
+        family = metadata["base"]
+    except (KeyError, ValueError, AttributeError) as error:
+        raise StylizationError(path.name, f"its description is damaged: {error}", "Train it again") from error
+    made = TrainedInjector.made(family, widths, rank, out_rank)
+    for name, module in made.layers.items():
+        filled(module, tensors, f"hsi.{name}.", path.name)
+        module.requires_grad_(False)
+    return TrainedInjector(family, made.layers, rank, out_rank, steps, metadata.get("summary", ""))
