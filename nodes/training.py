@@ -50,7 +50,7 @@ def training_inputs(folder: str, preset: str, steps: int, what: str) -> list:
             default=512,
             min=64,
             max=2048,
-            step=64,
+            step=32,
             tooltip=(
                 "Side in pixels of the two parts that are cut from a picture. Smaller pictures are left out; best are "
                 "pictures twice as wide."

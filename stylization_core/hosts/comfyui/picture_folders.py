@@ -17,7 +17,7 @@ from torch import Tensor
 from ...errors import StylizationError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-STEP = 64
+STEP = 32
 """Sides of encoded pictures are multiples of this."""
 
 LARGEST = 2
