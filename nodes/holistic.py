@@ -4,10 +4,10 @@ from comfy_api.latest import io
 
 from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.attention_run import with_attention_run
-from ..stylization_core.hosts.comfyui.injector import check_injector
-from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE, chosen_layers, self_attention_layers
+from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE, chosen_layers
 from ..stylization_core.hosts.comfyui.settings import HOLISTIC, HOLISTIC_INJECTOR, Holistic, attach_more
 from ..stylization_core.hosts.comfyui.style_cards import check_family
+from ..stylization_core.hosts.comfyui.trained import check_trained
 from ..stylization_core.style_card import mixed
 from .inputs import check_channels, check_unet, window_inputs
 from .references import REFERENCE
@@ -142,7 +142,7 @@ class StylizeHolisticInjector(io.ComfyNode):
                 check_channels(model, one.samples, "reference")
             chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
             if injector is not None:
-                chosen = check_injector(injector, model, self_attention_layers(model.model.diffusion_model), chosen)
+                chosen = check_trained(injector, "injector", model, chosen)
             style = None if card is None else mixed(*zip(*card, strict=True))
             settings = Holistic(
                 reference or (),

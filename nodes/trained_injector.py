@@ -1,21 +1,16 @@
 """StylizeTrainHolisticInjector, StylizeLoadHolisticInjector: the injector with weights of its own."""
 
-from dataclasses import replace
-
 import torch
 from comfy_api.latest import io
 
 from ..stylization_core.errors import naming
-from ..stylization_core.hosts.comfyui.injector import check_injector
 from ..stylization_core.hosts.comfyui.injector_training import InjectorLesson
-from ..stylization_core.hosts.comfyui.layers import LATE, chosen_layers, self_attention_layers
-from ..stylization_core.hosts.comfyui.picture_folders import input_folder_changed
-from ..stylization_core.hosts.comfyui.style_cards import family_of
+from ..stylization_core.hosts.comfyui.layers import LATE, chosen_layers
 from ..stylization_core.hosts.comfyui.training import Plan
-from ..stylization_core.trained_injector import MAKER, TrainedInjector, load, save
-from .files import NONE, changed, found, listed, register
+from ..stylization_core.trained_injector import TrainedInjector
+from .files import changed, found, listed, register
 from .inputs import check_unet
-from .training import CATEGORY, Training, resume_state, training_inputs
+from .training import CATEGORY, Training, begun, training_changed, training_inputs
 
 INJECTOR = io.Custom("STYLIZE_INJECTOR")
 FOLDER = "style_injectors"
@@ -26,7 +21,7 @@ register(FOLDER)
 class StylizeTrainHolisticInjector(io.ComfyNode):
     """A folder of pictures -> a trained injector and its file."""
 
-    DISPLAY_NAME = MAKER
+    DISPLAY_NAME = TrainedInjector.MAKER
 
     @classmethod
     def define_schema(cls):
@@ -66,37 +61,14 @@ class StylizeTrainHolisticInjector(io.ComfyNode):
         with naming(cls.DISPLAY_NAME):
             check_unet(model)
             chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
-            # what is made in inference mode cannot be trained
-            with torch.inference_mode(False):
-                injector, state = cls._begun(model, chosen, seed, resume)
+            injector, state = begun(TrainedInjector, model, chosen, seed, FOLDER, resume)
             lesson = InjectorLesson(injector, training.pictures(folder), training.cells, batch_size)
-            reached = injector
-
-            def keep(path, step, summary):
-                nonlocal reached
-                reached = replace(injector, steps=step, summary=summary)
-                save(reached, path)
-
-            training.run(lesson, list(injector.layers.values()), keep, injector.steps, state)
-        return io.NodeOutput(reached)
-
-    @classmethod
-    def _begun(cls, model, chosen, seed, resume):
-        """An injector to train, and the state of its optimiser."""
-        places = self_attention_layers(model.model.diffusion_model)
-        if resume == NONE:
-            return TrainedInjector.made(
-                family_of(model), {str(one): places[one].width for one in chosen}, seed=seed
-            ), {}
-        path = found(FOLDER, resume, "resume")
-        injector = load(path)
-        check_injector(injector, model, places, places)
-        return injector, resume_state(path, injector.steps)
+            return io.NodeOutput(training.run(lesson, injector, state))
 
     @classmethod
     def fingerprint_inputs(cls, folder, resume, **others):
         """Other pictures, or a file saved anew, are trained on again."""
-        return input_folder_changed(folder), None if resume == NONE else changed(FOLDER, resume)
+        return training_changed(folder, FOLDER, resume)
 
 
 class StylizeLoadHolisticInjector(io.ComfyNode):
@@ -110,7 +82,7 @@ class StylizeLoadHolisticInjector(io.ComfyNode):
             node_id="StylizeLoadHolisticInjector",
             display_name=cls.DISPLAY_NAME,
             category=CATEGORY,
-            description=f"An injector that {MAKER} has written, for models of the family it was trained with.",
+            description=f"What {TrainedInjector.MAKER} has written, for models of the family it was trained with.",
             inputs=[
                 io.Combo.Input(
                     "injector_name", options=listed(FOLDER), tooltip=f"From models/{FOLDER} or output/{FOLDER}."
@@ -123,7 +95,7 @@ class StylizeLoadHolisticInjector(io.ComfyNode):
     def execute(cls, injector_name) -> io.NodeOutput:
         # ordinary tensors: what is trained with the injector at work needs gradients through it
         with naming(cls.DISPLAY_NAME), torch.inference_mode(False):
-            return io.NodeOutput(load(found(FOLDER, injector_name, "injector_name")))
+            return io.NodeOutput(TrainedInjector.load(found(FOLDER, injector_name, "injector_name")))
 
     @classmethod
     def fingerprint_inputs(cls, injector_name):

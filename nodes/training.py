@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import comfy.model_management
@@ -12,16 +12,18 @@ import comfy.samplers
 import latent_preview
 import torch
 from comfy_api.latest import io
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.dial import at_dial
 from ..stylization_core.hosts.comfyui.differentiable import refuse_weight_hooks
-from ..stylization_core.hosts.comfyui.layers import PRESETS
-from ..stylization_core.hosts.comfyui.picture_folders import encoded_pictures, picture_files
+from ..stylization_core.hosts.comfyui.layers import PRESETS, Layer, self_attention_layers
+from ..stylization_core.hosts.comfyui.picture_folders import encoded_pictures, input_folder_changed, picture_files
+from ..stylization_core.hosts.comfyui.style_cards import family_of
+from ..stylization_core.hosts.comfyui.trained import check_trained
 from ..stylization_core.hosts.comfyui.training import Lesson, Plan, TrainingSampler, plain_prompt, training_bytes
-from ..stylization_core.trained_files import read, resume_path, write
-from .files import NONE, listed, new_path
+from ..stylization_core.trained_files import LayerNetworks, read, resume_path, write
+from .files import NONE, changed, found, listed, new_path
 from .inputs import check_channels
 
 CATEGORY = "stylization/training"
@@ -120,21 +122,15 @@ class Training:
         """Side of a part in cells of the latent."""
         return self.resolution // self.vae.spacial_compression_encode()
 
-    def run(
-        self,
-        lesson: Lesson,
-        modules: list[nn.Module],
-        save: Callable[[Path, int, str], None],
-        start: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> None:
+    def run(self, lesson: Lesson, begun: LayerNetworks, state: Mapping[str, Tensor]) -> LayerNetworks:
         """Train; what was reached is saved, however it ends.
 
         Args:
-            save: (path, steps, summary) -> writes what was trained.
+            begun: what the lesson trains.
+            state: of the optimiser.
         """
-        if start >= self.plan.steps:
-            raise StylizationError("steps", f"the file has {start} already", "Give more steps than it has")
+        if begun.steps >= self.plan.steps:
+            raise StylizationError("steps", f"the file has {begun.steps} already", "Give more steps than it has")
         prompt = plain_prompt(self.positive)
         refuse_weight_hooks([entry for _, entry in prompt], "positive", "Load that LoRA with 'Load LoRA'")
         needed = training_bytes(self.model, lesson.parameters())
@@ -143,33 +139,50 @@ class Training:
         guider = comfy.samplers.CFGGuider(at_dial(self.model, 0.0))
         guider.set_conds(prompt, prompt)
         blank = torch.zeros(1, self.model.model.latent_format.latent_channels, self.cells, self.cells)
-        sampler = TrainingSampler(lesson, modules, self.plan, start, state)
+        sampler = TrainingSampler(lesson, list(begun.layers.values()), self.plan, begun.steps, state)
         callback = latent_preview.prepare_callback(self.model, self.plan.steps)
         try:
             with naming(self.node):
                 guider.sample(blank, blank, sampler, torch.tensor([1.0, 0.0]), callback=callback, seed=0)
         finally:
-            if sampler.step > start:
-                self._save(sampler, save)
+            reached = self._reached(begun, sampler)
+            if sampler.step > begun.steps:
+                self._save(reached, sampler.state)
+        return reached
 
-    def _save(self, sampler: TrainingSampler, save: Callable[[Path, int, str], None]) -> None:
-        path = new_path(self.prefix)
+    def _reached(self, begun: LayerNetworks, sampler: TrainingSampler) -> LayerNetworks:
         gain = "" if sampler.gain is None else f", takes {100 * sampler.gain:.2f} % of the loss"
         summary = f"{sampler.step} steps at {self.plan.learning_rate:g}, {self.resolution} pixels{gain}"
+        return replace(begun, steps=sampler.step, summary=summary)
+
+    def _save(self, reached: LayerNetworks, state: Mapping[str, Tensor]) -> None:
+        path = new_path(self.prefix)
         try:
-            save(path, sampler.step, summary)
-            metadata = {"format": RESUME_FORMAT, "steps": str(sampler.step)}
-            write(sampler.state, resume_path(path), metadata)
+            reached.save(path)
+            write(state, resume_path(path), {"format": RESUME_FORMAT, "steps": str(reached.steps)})
         except OSError as error:
-            logging.error("[Stylization] %d steps of training could not be saved: %s", sampler.step, error)
+            logging.error("[Stylization] %d steps of training could not be saved: %s", reached.steps, error)
             return
-        logging.info("[Stylization] %s: %s", path, summary)
+        logging.info("[Stylization] %s: %s", path, reached.summary)
 
 
 RESUME_FORMAT = "stylization-training/1"
 
 
-def resume_state(path: Path, steps: int) -> dict[str, Tensor]:
+def begun(kind: type[LayerNetworks], model, chosen: frozenset[Layer], seed: int, folder: str, resume: str):
+    """Networks to train, and the state of their optimiser: new ones for the chosen layers, or those of a file."""
+    # what is made in inference mode cannot be trained
+    with torch.inference_mode(False):
+        if resume == NONE:
+            places = self_attention_layers(model.model.diffusion_model)
+            return kind.untrained(family_of(model), {str(one): places[one].width for one in chosen}, seed), {}
+        path = found(folder, resume, "resume")
+        earlier = kind.load(path)
+        check_trained(earlier, "resume", model)
+        return earlier, _resume_state(path, earlier.steps)
+
+
+def _resume_state(path: Path, steps: int) -> dict[str, Tensor]:
     """What the training of a file needs to go on, or nothing (logged) where that is missing or of another step."""
     beside = resume_path(path)
     if not beside.exists():
@@ -180,3 +193,8 @@ def resume_state(path: Path, steps: int) -> dict[str, Tensor]:
         logging.warning("[Stylization] %s is of another step; the optimiser begins anew", beside.name)
         return {}
     return tensors
+
+
+def training_changed(pictures: str, folder: str, resume: str) -> tuple:
+    """Stands for what a training reads: other pictures, or a file saved anew, are trained on again."""
+    return input_folder_changed(pictures), None if resume == NONE else changed(folder, resume)

@@ -1,15 +1,23 @@
-"""Small trained networks as safetensors files: what they are stands in the metadata, and others are refused."""
+"""Small trained networks, one per layer of a model, and their safetensors files.
+
+What a file is stands in its metadata, and others are refused.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import StylizationError
 
@@ -58,14 +66,94 @@ def read(path: Path, wanted: str, maker: str) -> tuple[dict[str, Tensor], dict[s
     return tensors, metadata
 
 
-def filled(module: torch.nn.Module, tensors: Mapping[str, Tensor], prefix: str, subject: str) -> None:
-    """Copy the tensors below ``prefix`` into a module's parameters of the same names.
+@dataclass(frozen=True, eq=False)
+class LayerNetworks:
+    """Networks of the layers of a model family.
 
-    Raises:
-        StylizationError: one is missing or of another shape; ``subject`` is the file.
+    Attributes:
+        family: of the model, for instance ``SDXL``.
+        widths: channels of each layer, by names such as ``output.3.0``.
+        layers: networks by the same names.
+        steps: how many they were trained.
+        summary: how they were trained, for people.
     """
+
+    PREFIX: ClassVar[str]
+    FORMAT: ClassVar[str]
+    MAKER: ClassVar[str]
+    STATED: ClassVar[Mapping[str, str]] = {}
+    """Metadata of every file, for people."""
+
+    family: str
+    widths: Mapping[str, int]
+    layers: Mapping[str, nn.Module]
+    steps: int = 0
+    summary: str = ""
+
+    @staticmethod
+    def network(width: int, seed: int) -> nn.Module:
+        """An untrained network for a layer of so many channels."""
+        raise NotImplementedError
+
+    @classmethod
+    def untrained(cls, family: str, widths: Mapping[str, int], seed: int = 0):
+        """For layers of these widths."""
+        widths = dict(sorted(widths.items()))
+        return cls(family, widths, {name: cls.network(width, seed) for name, width in widths.items()})
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """By the names of the file, ``{PREFIX}.{layer}.{part}``."""
+        return {
+            f"{self.PREFIX}.{layer}.{name}": parameter
+            for layer, network in self.layers.items()
+            for name, parameter in network.named_parameters()
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Stands for the weights as they are at the first call."""
+        state = hashlib.sha256()
+        for name, parameter in self.parameters().items():
+            state.update(name.encode())
+            state.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write them as safetensors."""
+        metadata = {
+            "format": self.FORMAT,
+            "base": self.family,
+            "layers": json.dumps(dict(self.widths)),
+            "steps": str(self.steps),
+            "summary": self.summary,
+            **self.STATED,
+        }
+        write(self.parameters(), path, metadata)
+
+    @classmethod
+    def load(cls, path: Path):
+        """Read them; call it outside inference mode if they are to be trained on.
+
+        Raises:
+            StylizationError: no such file, none of this kind, another version, or damaged.
+        """
+        tensors, metadata = read(path, cls.FORMAT, cls.MAKER)
+        try:
+            widths = {str(name): int(width) for name, width in json.loads(metadata["layers"]).items()}
+            family, steps = metadata["base"], int(metadata["steps"])
+        except (KeyError, ValueError, AttributeError, TypeError) as error:
+            raise StylizationError(path.name, f"its description is damaged: {error}", "Train it again") from error
+        made = cls.untrained(family, widths)
+        for name, network in made.layers.items():
+            _fill(network, tensors, f"{cls.PREFIX}.{name}.", path.name)
+            network.requires_grad_(False)
+        return replace(made, steps=steps, summary=metadata.get("summary", ""))
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], prefix: str, subject: str) -> None:
+    """Copy the tensors below ``prefix`` into the parameters of the same names."""
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for name, parameter in network.named_parameters():
             found = tensors.get(prefix + name)
             if found is None or found.shape != parameter.shape:
                 what = "missing" if found is None else f"of shape {tuple(found.shape)}, not {tuple(parameter.shape)}"

@@ -12,26 +12,18 @@ Tensors are (B, N, C), features over N tokens.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import StylizationError
 from .holistic import SMALLEST, Statistics, likeness, statistics
 from .randomness import stream
-from .trained_files import filled, read, write
+from .trained_files import LayerNetworks
 
-FORMAT = "hsi-injector/1"
-MAKER = "Stylize Train Holistic Injector"
 STATISTICS = ("mean", "ln std", "asinh skewness", "ln kurtosis")
 RANK, OUT_RANK = 32, 16
 
@@ -218,79 +210,13 @@ def mixture_of_codes(codes: Sequence[StyleCode], style: Statistics, weights: Seq
     return StyleCode(key, value, scale, style)
 
 
-@dataclass(frozen=True, eq=False)
-class TrainedInjector:
-    """Injectors of the layers of a model family.
+class TrainedInjector(LayerNetworks):
+    """A :class:`LayerInjector` per layer."""
 
-    Attributes:
-        family: of the model, for instance ``SDXL``.
-        layers: by layer name, such as ``output.3.0``.
-        rank, out_rank: of all layers.
-        steps: how many it was trained.
-        summary: how it was trained, for people.
-    """
-
-    family: str
-    layers: Mapping[str, LayerInjector]
-    rank: int = RANK
-    out_rank: int = OUT_RANK
-    steps: int = 0
-    summary: str = ""
+    PREFIX, FORMAT, MAKER = "hsi", "hsi-injector/1", "Stylize Train Holistic Injector"
+    STATED = {"stats": ",".join(STATISTICS), "r": str(RANK), "r_o": str(OUT_RANK)}
 
     @staticmethod
-    def made(family: str, widths: Mapping[str, int], rank: int = RANK, out_rank: int = OUT_RANK, seed: int = 0):
-        """An untrained one, which changes nothing; ``widths`` are the channels of each layer."""
-        layers = {name: LayerInjector(width, rank, out_rank, seed) for name, width in sorted(widths.items())}
-        return TrainedInjector(family, layers, rank, out_rank)
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """By the names of the file, ``hsi.{layer}.{part}``."""
-        return {
-            f"hsi.{layer}.{name}": parameter
-            for layer, module in self.layers.items()
-            for name, parameter in module.named_parameters()
-        }
-
-    @cached_property
-    def digest(self) -> str:
-        """Stands for the weights as they are at the first call."""
-        state = hashlib.sha256()
-        for name, parameter in self.parameters().items():
-            state.update(name.encode())
-            state.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-        return state.hexdigest()
-
-
-def save(injector: TrainedInjector, path: Path) -> None:
-    """Write an injector as safetensors."""
-    metadata = {
-        "format": FORMAT,
-        "base": injector.family,
-        "stats": ",".join(STATISTICS),
-        "layers": json.dumps({name: module.o_up.out_features for name, module in injector.layers.items()}),
-        "r": str(injector.rank),
-        "r_o": str(injector.out_rank),
-        "steps": str(injector.steps),
-        "summary": injector.summary,
-    }
-    write(injector.parameters(), path, metadata)
-
-
-def load(path: Path) -> TrainedInjector:
-    """Read an injector; call it outside inference mode if it is to be trained on.
-
-    Raises:
-        StylizationError: no such file, no injector, another version, or damaged.
-    """
-    tensors, metadata = read(path, FORMAT, MAKER)
-    try:
-        widths = {str(name): int(width) for name, width in json.loads(metadata["layers"]).items()}
-        rank, out_rank, steps = (int(metadata[name]) for name in ("r", "r_o", "steps"))
-        family = metadata["base"]
-    except (KeyError, ValueError, AttributeError) as error:
-        raise StylizationError(path.name, f"its description is damaged: {error}", "Train it again") from error
-    made = TrainedInjector.made(family, widths, rank, out_rank)
-    for name, module in made.layers.items():
-        filled(module, tensors, f"hsi.{name}.", path.name)
-        module.requires_grad_(False)
-    return TrainedInjector(family, made.layers, rank, out_rank, steps, metadata.get("summary", ""))
+    def network(width: int, seed: int) -> LayerInjector:
+        """An untrained one, which changes nothing."""
+        return LayerInjector(width, seed=seed)

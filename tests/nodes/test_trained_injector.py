@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from stylization.stylization_core import trained_injector
+from stylization.stylization_core.trained_injector import TrainedInjector, knot_shares
 from stylization_host import training_kit as kit
 
-TRAIN, LOAD, INJECT = trained_injector.MAKER, "Stylize Load Holistic Injector", "Stylize Holistic Injector"
+TRAIN, LOAD, INJECT = TrainedInjector.MAKER, "Stylize Load Holistic Injector", "Stylize Holistic Injector"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def same(one: dict, other: dict) -> bool:
 def untrained(rig, nodes, model):
     places = rig.layers.self_attention_layers(model.model.diffusion_model)
     widths = {str(layer): place.width for layer, place in places.items()}
-    return trained_injector.TrainedInjector.made("SD15", widths, seed=7)
+    return TrainedInjector.untrained("SD15", widths, seed=7)
 
 
 # learning
@@ -74,7 +74,7 @@ def test_training_writes_what_it_returns(micro, train, folder):
         "mine_00001_.resume.safetensors",
         "mine_00001_.safetensors",
     ]
-    kept = trained_injector.load(folder / "mine_00001_.safetensors")
+    kept = TrainedInjector.load(folder / "mine_00001_.safetensors")
     assert same(weights(kept), weights(made)) and kept.steps == 4
     assert not any(value.requires_grad or value.is_inference() for value in made.parameters().values())
 
@@ -138,7 +138,7 @@ def test_interrupt_saves_and_resuming_gives_the_same_bits(rig, micro, train, tra
         kit.interrupted_at(patch, training, 2)
         with pytest.raises(rig.model_management.InterruptProcessingException):
             train(micro, steps=5)
-    reached = trained_injector.load(folder / "mine_00001_.safetensors")
+    reached = TrainedInjector.load(folder / "mine_00001_.safetensors")
     assert reached.steps == 2 and not same(weights(reached), whole)
     went_on = train(micro, steps=5, resume="mine_00001_.safetensors")
     assert went_on.steps == 5 and same(weights(went_on), whole)
@@ -161,7 +161,7 @@ def test_failure_keeps_what_was_reached(micro, train, training, folder, monkeypa
     monkeypatch.setattr(training, "_descended", descended)
     with pytest.raises(ZeroDivisionError):
         train(micro)
-    assert trained_injector.load(folder / "mine_00001_.safetensors").steps == 2
+    assert TrainedInjector.load(folder / "mine_00001_.safetensors").steps == 2
 
 
 def test_without_its_state_a_file_is_trained_on_from_its_weights(micro, train, folder):
@@ -311,9 +311,9 @@ def test_injector_of_another_family_or_without_the_layers_is_refused(rig, nodes,
     with pytest.raises(ValueError, match=f"{INJECT}, injector: it was trained with SD15, model is KOALA_700M"):
         inject(rig, wiring_model("sdxl"), made)
     with pytest.raises(ValueError, match=f"{INJECT}, injector: output.1.0 has 32 channels in it"):
-        inject(rig, micro, trained_injector.TrainedInjector.made("SD15", {"output.1.0": 32}))
+        inject(rig, micro, TrainedInjector.untrained("SD15", {"output.1.0": 32}))
     with pytest.raises(ValueError, match=f"{INJECT}, injector: it was trained for none of the layers asked for"):
-        inject(rig, micro, trained_injector.TrainedInjector.made("SD15", {"output.9.0": 64}))
+        inject(rig, micro, TrainedInjector.untrained("SD15", {"output.9.0": 64}))
 
 
 def test_card_and_injector_are_refused_together(rig, nodes, micro):
@@ -323,8 +323,8 @@ def test_card_and_injector_are_refused_together(rig, nodes, micro):
 
 def test_resumed_file_of_another_family_is_refused(micro, train, folder, refusal):
     folder.mkdir()
-    made = trained_injector.TrainedInjector.made("SDXL", {"output.1.0": 64})
-    trained_injector.save(made, folder / "other.safetensors")
+    made = TrainedInjector.untrained("SDXL", {"output.1.0": 64})
+    made.save(folder / "other.safetensors")
     assert "trained with SDXL" in refusal(TRAIN, lambda: train(micro, resume="other.safetensors"))
 
 
@@ -342,5 +342,5 @@ def test_list_leaves_out_what_only_a_training_needs(micro, train, nodes):
 
 
 def test_infinite_ratio_is_the_highest_level():
-    share = trained_injector.knot_shares(torch.tensor([math.inf]))
+    share = knot_shares(torch.tensor([math.inf]))
     assert share[0, -1] == 1

@@ -13,9 +13,7 @@ from stylization.stylization_core.trained_injector import (
     LayerInjector,
     TrainedInjector,
     knot_shares,
-    load,
     mixture_of_codes,
-    save,
 )
 
 WIDTH, GRID = 6, (4, 5)
@@ -36,7 +34,7 @@ def shaken(module: LayerInjector, seed: int = 3) -> LayerInjector:
 
 
 def injector(*names: str, family: str = "SD15") -> TrainedInjector:
-    return TrainedInjector.made(family, {name: WIDTH for name in names or ("output.1.0",)}, 5, 3)
+    return TrainedInjector.untrained(family, {name: WIDTH for name in names or ("output.1.0",)})
 
 
 # the formula
@@ -188,8 +186,8 @@ def test_file_gives_back_every_bit(tmp_path):
     made = injector("output.1.0", "middle.0.0")
     for module in made.layers.values():
         shaken(module)
-    save(made, tmp_path / "one.safetensors")
-    kept = load(tmp_path / "one.safetensors")
+    made.save(tmp_path / "one.safetensors")
+    kept = TrainedInjector.load(tmp_path / "one.safetensors")
     assert kept.family == "SD15" and list(kept.layers) == list(made.layers)
     assert kept.parameters().keys() == made.parameters().keys()
     assert all(torch.equal(kept.parameters()[name], value) for name, value in made.parameters().items())
@@ -222,16 +220,16 @@ def changed_file(path, metadata=(), tensors=()):
 )
 def test_file_that_does_not_fit_is_refused(tmp_path, metadata, tensors, words):
     path = tmp_path / "one.safetensors"
-    save(injector(), path)
+    injector().save(path)
     changed_file(path, metadata, tensors)
     with pytest.raises(ValueError, match=f"^one.safetensors: .*{words}"):
-        load(path)
+        TrainedInjector.load(path)
 
 
 def test_file_that_is_none_is_refused(tmp_path):
     path = tmp_path / "two.safetensors"
     with pytest.raises(ValueError, match="^two.safetensors: it cannot be read"):
-        load(path)
+        TrainedInjector.load(path)
     path.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="^two.safetensors: it cannot be read"):
-        load(path)
+        TrainedInjector.load(path)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from ...errors import StylizationError
 from ...holistic import mixture, statistics
 from ...masks import latent_mask
-from ...trained_injector import LayerInjector, StyleCode, TrainedInjector, mixture_of_codes
+from ...trained_injector import StyleCode, TrainedInjector, mixture_of_codes
 from .attention import Call
 from .holistic import Injection, counts_of, weight_of
 from .layers import Layer
@@ -19,60 +17,12 @@ from .percent import NoiseWindow
 from .recorder import NEGATIVE, Probe, Recorder
 from .references import Reference
 from .settings import HOLISTIC_INJECTOR, Holistic
-from .style_cards import family_of
-
-
-def check_injector(injector: TrainedInjector, patcher, places: Mapping, layers: Collection[Layer]) -> frozenset[Layer]:
-    """Those of ``layers`` that an injector was trained for.
-
-    Args:
-        places: of the model's self-attention layers, with their widths.
-
-    Raises:
-        StylizationError: the injector is of another family, has none of the layers, or of another width.
-    """
-    if injector.family != family_of(patcher):
-        raise StylizationError(
-            "injector",
-            f"it was trained with {injector.family}, model is {family_of(patcher)}",
-            "Use an injector of the same family",
-        )
-    found = frozenset(layer for layer in layers if str(layer) in injector.layers)
-    if not found:
-        raise StylizationError(
-            "injector",
-            f"it was trained for none of the layers asked for, only {', '.join(injector.layers)}",
-            "Choose other layers",
-        )
-    for layer in found:
-        width = injector.layers[str(layer)].o_up.out_features
-        if width != places[layer].width:
-            raise StylizationError(
-                "injector",
-                f"{layer} has {width} channels in it, {places[layer].width} in model",
-                "Train one with this model",
-            )
-    return found
-
-
-class _Placed:
-    """The layers of an injector where they are needed; the injector itself is not moved."""
-
-    def __init__(self, injector: TrainedInjector):
-        self._injector, self._copies = injector, {}
-
-    def __call__(self, layer: Layer, device: torch.device) -> LayerInjector:
-        if (layer, device) not in self._copies:
-            module = self._injector.layers[str(layer)]
-            if module.o_up.weight.device != device:
-                module = copy.deepcopy(module).to(device)
-            self._copies[layer, device] = module
-        return self._copies[layer, device]
+from .trained import Placed
 
 
 def probe_of_injector(injector: TrainedInjector, layers: frozenset[Layer], reference: Reference) -> Probe:
     """For one reference: per layer the code of all its pictures, each counting alike."""
-    placed = _Placed(injector)
+    placed = Placed(injector)
 
     def keep(call: Call, out: Tensor) -> StyleCode:
         grid = call.options["activations_shape"][-2:]
@@ -107,7 +57,7 @@ class TrainedInjection:
         self.settings, self.window, self.strength = settings, window, settings.strength * strength
         self.recorders = [recorders[id(one)] for one in settings.references if id(one) in recorders]
         self.mask = latent_mask(settings.mask, noise)
-        self._placed = _Placed(settings.injector)
+        self._placed = Placed(settings.injector)
 
     def styles(self, half: int, sigma: float) -> Callable[[Layer], tuple[StyleCode, float]] | None:
         """What is injected into a layer under one half, and the noise-to-signal ratio; None leaves that half alone."""

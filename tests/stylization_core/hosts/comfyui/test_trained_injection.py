@@ -21,7 +21,7 @@ def injector(rig, micro):
 def shaken(rig, model, seed=5):
     """For all layers, its weights moved away from their start."""
     places = rig.layers.self_attention_layers(model.model.diffusion_model)
-    made = TrainedInjector.made("SD15", {str(layer): place.width for layer, place in places.items()}, 8, 4)
+    made = TrainedInjector.untrained("SD15", {str(layer): place.width for layer, place in places.items()})
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in made.parameters().values():
@@ -95,7 +95,7 @@ def test_mask_of_a_reference_weighs_its_tokens(rig, micro, injector):
 
 
 def test_only_layers_of_the_injector_change(rig, micro, injector):
-    kept = replace(injector, layers={"middle.0.0": injector.layers["middle.0.0"]})
+    kept = replace(injector, layers={"middle.0.0": injector.layers["middle.0.0"]}, widths={"middle.0.0": 128})
     source = rig.runs.latent()
     plain = rig.sharing.features(micro, rig.runs.pair()["positive"], source)
     model = injecting(rig, micro, kept, layers="custom", custom="middle")
