@@ -14,6 +14,7 @@ from .sms_parts import StylizeSMSGuider, StylizeSMSSampler, StylizeSMSSigmas
 from .style_cards import StylizeLoadStyleCard, StylizeSaveStyleCard
 from .style_lora import StylizeStyleLoRA
 from .trained_injector import StylizeLoadHolisticInjector, StylizeTrainHolisticInjector
+from .trained_regions import StylizeLoadClassAdaptive, StylizeTrainClassAdaptive
 
 NODES: list[type[io.ComfyNode]] = [
     StylizeStyleLoRA,
@@ -37,6 +38,8 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeClassAdaptiveAttention,
     StylizeTrainHolisticInjector,
     StylizeLoadHolisticInjector,
+    StylizeTrainClassAdaptive,
+    StylizeLoadClassAdaptive,
 ]
 
 

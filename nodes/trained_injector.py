@@ -1,6 +1,5 @@
 """StylizeTrainHolisticInjector, StylizeLoadHolisticInjector: the injector with weights of its own."""
 
-import torch
 from comfy_api.latest import io
 
 from ..stylization_core.errors import naming
@@ -10,7 +9,7 @@ from ..stylization_core.hosts.comfyui.training import Plan
 from ..stylization_core.trained_injector import TrainedInjector
 from .files import changed, found, listed, register
 from .inputs import check_unet
-from .training import CATEGORY, Training, begun, training_changed, training_inputs
+from .training import CATEGORY, Training, begun, loaded, training_changed, training_inputs
 
 INJECTOR = io.Custom("STYLIZE_INJECTOR")
 FOLDER = "style_injectors"
@@ -93,9 +92,8 @@ class StylizeLoadHolisticInjector(io.ComfyNode):
 
     @classmethod
     def execute(cls, injector_name) -> io.NodeOutput:
-        # ordinary tensors: what is trained with the injector at work needs gradients through it
-        with naming(cls.DISPLAY_NAME), torch.inference_mode(False):
-            return io.NodeOutput(TrainedInjector.load(found(FOLDER, injector_name, "injector_name")))
+        with naming(cls.DISPLAY_NAME):
+            return io.NodeOutput(loaded(TrainedInjector, found(FOLDER, injector_name, "injector_name")))
 
     @classmethod
     def fingerprint_inputs(cls, injector_name):

@@ -182,6 +182,12 @@ def begun(kind: type[LayerNetworks], model, chosen: frozenset[Layer], seed: int,
         return earlier, _resume_state(path, earlier.steps)
 
 
+def loaded(kind: type[LayerNetworks], path: Path) -> LayerNetworks:
+    """Networks of a file, as ordinary tensors: what is trained while they act needs gradients through them."""
+    with torch.inference_mode(False):
+        return kind.load(path)
+
+
 def _resume_state(path: Path, steps: int) -> dict[str, Tensor]:
     """What the training of a file needs to go on, or nothing (logged) where that is missing or of another step."""
     beside = resume_path(path)

@@ -34,6 +34,8 @@ _FILE_LISTS = {
     ("StylizeStyleLoRA", "lora_name"),
     ("StylizeTrainHolisticInjector", "resume"),
     ("StylizeLoadHolisticInjector", "injector_name"),
+    ("StylizeTrainClassAdaptive", "resume"),
+    ("StylizeLoadClassAdaptive", "adapter_name"),
 }
 
 

@@ -33,6 +33,18 @@ def pictures(folder: Path, count: int = 3, size: tuple[int, int] = (192, 128)) -
     return folder
 
 
+def folders(monkeypatch, root: Path, name: str) -> Path:
+    """Input folder with pictures and output folder below ``root``; returns the place of trained files of that name."""
+    import folder_paths
+
+    pictures(root / "input" / "paintings")
+    monkeypatch.setattr(folder_paths, "input_directory", str(root / "input"))
+    monkeypatch.setattr(folder_paths, "output_directory", str(root))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, name, ([str(root / name)], {".safetensors"}))
+    folder_paths.filename_list_cache.pop(name, None)
+    return root / name
+
+
 SETTINGS = {
     "folder": "paintings",
     "steps": 4,

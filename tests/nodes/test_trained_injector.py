@@ -26,16 +26,7 @@ def training(rig):
 
 @pytest.fixture
 def folder(nodes, tmp_path, monkeypatch):
-    """Input folder with pictures, output folder, and the folder of injectors, which is returned."""
-    import folder_paths
-
-    kit.pictures(tmp_path / "input" / "paintings")
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-    place = tmp_path / nodes.FOLDER
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, nodes.FOLDER, ([str(place)], {".safetensors"}))
-    folder_paths.filename_list_cache.pop(nodes.FOLDER, None)
-    return place
+    return kit.folders(monkeypatch, tmp_path, nodes.FOLDER)
 
 
 @pytest.fixture

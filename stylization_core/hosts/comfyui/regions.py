@@ -19,6 +19,7 @@ from .percent import NoiseWindow
 from .recorder import NEGATIVE, Probe, Recorder
 from .references import Reference
 from .settings import CLASS_ADAPTIVE, Region, Regions
+from .trained import Placed
 
 FEW = 16
 """With fewer tokens in a layer a region's own statistics are noise, and those of the whole picture serve."""
@@ -69,6 +70,7 @@ class ClassAdaptive:
         if not given:
             raise StylizationError("regions", "none has a reference", "Connect a reference to a Stylize Region")
         self.mask = every[:, [place for place, *_ in given]]
+        self._placed = None if settings.adapter is None else Placed(settings.adapter)
         self.regions: list[Region] = [one for _, one, _ in given]
         self.recorders = [found for *_, found in given]
 
@@ -95,9 +97,16 @@ class ClassAdaptive:
                 for tokens in one[layer]
                 if tokens is not None
             ]
-            return ClassTokens(*(torch.cat(parts) for parts in zip(*found, strict=True))) if found else None
+            return self._adapted(layer, found) if found else None
 
         return joined
+
+    def _adapted(self, layer: Layer, found: list[ClassTokens]) -> ClassTokens:
+        """All tokens of a class, as the adapter makes them where there is one."""
+        tokens = ClassTokens(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        if self._placed is None or str(layer) not in self.settings.adapter.layers:
+            return tokens
+        return self._placed(layer, tokens.key.device)(tokens)
 
     def _strength(self, half: int) -> float:
         return self.strength * (self.settings.negative if half == NEGATIVE else 1.0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...class_adapter import ClassAdapter
 from ...errors import StylizationError
 from ...style_card import StyleCard
 from ...trained_injector import TrainedInjector
@@ -212,6 +213,7 @@ class Regions:
         feather: width of soft borders, in cells of the latent.
         negative: factor on ``strength`` under the negative prompt.
         start, end: percent window.
+        adapter: trained keys and values of the tokens, in the layers that it has.
     """
 
     regions: tuple[Region, ...]
@@ -224,6 +226,7 @@ class Regions:
     negative: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    adapter: ClassAdapter | None = None
 
     @property
     def references(self) -> References:

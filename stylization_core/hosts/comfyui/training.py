@@ -224,9 +224,12 @@ class TrainingSampler(comfy.samplers.Sampler):
 
 
 def _descended(optimizer: torch.optim.Optimizer, factors: list, slopes: tuple, scale: float) -> bool:
-    """One step, unless a gradient is not finite, as float16's may be; says whether it was taken."""
-    if not slopes or all(slope is None for slope in slopes):
-        raise StylizationError("model", "its answer does not depend on what is trained", "Use the plain checkpoint")
+    """One step, unless a gradient is not finite, as float16's may be; says whether all were.
+
+    Without gradients (of a batch in which all was dropped) there is nothing to do.
+    """
+    if not slopes:
+        return True
     for factor, slope in zip(factors, slopes, strict=True):
         factor.grad = None if slope is None else slope / scale
     norm = nn.utils.clip_grad_norm_(factors, LARGEST)
