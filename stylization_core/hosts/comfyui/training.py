@@ -41,6 +41,9 @@ LARGEST = 1.0
 BROKEN = 20
 """So many steps in a row without finite gradients end a training."""
 
+SAID = 100
+"""The log says the mean loss of so many steps."""
+
 CHECKS = 4
 """Batches on which loss with and without what was trained is compared at the end."""
 
@@ -197,6 +200,10 @@ class TrainingSampler(comfy.samplers.Sampler):
                 broken = 0 if _descended(optimizer, factors, slopes, scale) else broken + 1
                 self.losses.append(float(found))
                 self.step += 1
+                if self.step % SAID == 0:
+                    recent = self.losses[-SAID:]
+                    text = "[Stylization] step %d of %d: loss %.4f"
+                    logging.info(text, self.step, self.plan.steps, sum(recent) / len(recent))
                 if callback is not None:
                     callback(self.step - 1, latent, latent, self.plan.steps)
         finally:
