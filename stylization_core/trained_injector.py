@@ -7,6 +7,10 @@ inside a loaded UNet, beside the two directions of :mod:`holistic`: the shift of
 its spread (texture), with a learned share per channel and noise level. With all shares at 1 and the rest at 0 it is
 the injection without training; as made, everything is 0 and the picture stays as it is, bit for bit.
 
+Other than in the paper, the value is what the style's statistics have and the picture's lack. A picture that has the
+style already stays as it is, whatever was learned; otherwise the network would learn what all its training pictures
+have in common, and bring that into every picture instead of the style.
+
 Tensors are (B, N, C), features over N tokens.
 """
 
@@ -39,13 +43,14 @@ class StyleCode(NamedTuple):
     """What a layer needs to know of a style; a few vectors, whatever the size of the reference.
 
     Attributes:
-        key, value: K_s and V_s, (B, 1, C).
+        key: K_s, (B, 1, C).
+        factors: of the differences of statistics in V_s, (B, 4, C).
         scale: root mean square of the style's features, (B, 1, 1).
         style: their statistics.
     """
 
     key: Tensor
-    value: Tensor
+    factors: Tensor
     scale: Tensor
     style: Statistics
 
@@ -102,9 +107,9 @@ class LayerInjector(nn.Module):
 
     def __init__(self, channels: int, rank: int = RANK, out_rank: int = OUT_RANK, seed: int = 0):
         super().__init__()
-        self.q_aff, self.k_aff, self.v_aff = (_Affine(channels) for _ in range(3))
+        self.q_aff, self.k_aff = _Affine(channels), _Affine(channels)
         self.dw = nn.Conv2d(channels, channels, 3, groups=channels)
-        self.fc1, self.fc2 = nn.Linear(2 * channels, rank), nn.Linear(rank, 2 * (len(STATISTICS) + 1) * channels)
+        self.fc1, self.fc2 = nn.Linear(2 * channels, rank), nn.Linear(rank, (2 * len(STATISTICS) + 1) * channels)
         self.o_down, self.o_up = nn.Linear(channels, out_rank, bias=False), nn.Linear(out_rank, channels, bias=False)
         self.o_level = _ByLevel(out_rank, value=1.0)
         self.gate = _ByLevel(2, channels)
@@ -134,15 +139,14 @@ class LayerInjector(nn.Module):
         tokens = tokens.float()
         style = statistics(tokens, weights)
         scale = (style.mean**2 + style.std**2).mean(-1, keepdim=True).sqrt().clamp_min(SMALLEST)
-        unit = tokens / scale
-        keys, values = self._local(self.k_aff(unit), grid), self.v_aff(unit)
+        keys = self._local(self.k_aff(tokens / scale), grid)
         found = statistics(keys, weights)
         counted = keys if weights is None else keys.masked_fill(weights.reshape(1, -1, 1).to(keys) <= 0, -torch.inf)
         pooled = torch.cat([found.mean[:, 0], counted.amax(1)], -1)
-        factors = self.fc2(F.gelu(self.fc1(pooled))).unflatten(-1, (2, len(STATISTICS) + 1, -1))
-        return StyleCode(
-            _weighed(factors[:, 0], found), _weighed(factors[:, 1], statistics(values, weights)), scale, style
-        )
+        factors = self.fc2(F.gelu(self.fc1(pooled))).unflatten(-1, (2 * len(STATISTICS) + 1, -1))
+        of_key, bias, of_value = factors.split([len(STATISTICS), 1, len(STATISTICS)], 1)
+        key = (of_key * _tame(found, torch.ones_like(scale))).sum(1, keepdim=True) + bias
+        return StyleCode(key, of_value, scale, style)
 
     def _local(self, keys: Tensor, grid: Sequence[int]) -> Tensor:
         """Keys after the depth-wise 3x3; borders see themselves, since zeros would count as features."""
@@ -161,7 +165,7 @@ class LayerInjector(nn.Module):
         """Features with the style injected.
 
         ``x + strength * (g_tone (m_s - m_c) + g_texture z (s_s - s_c) + W_o(A V_s))`` with
-        ``A = sigmoid((lam Q_c + (1 - lam) Q) K_s)``.
+        ``A = sigmoid((lam Q_c + (1 - lam) Q) K_s)`` and ``V_s`` the weighed differences of the statistics.
 
         Args:
             x: (B, N, C).
@@ -183,7 +187,9 @@ class LayerInjector(nn.Module):
         similar = likeness(own, code.style)
         query, pooled = self.q_aff(features / code.scale), self.q_aff(own.mean / code.scale)
         gate = torch.sigmoid((similar * pooled + (1 - similar) * query) * code.key)
-        change = change + code.scale * self.o_up(self.o_down(gate * code.value) * self.o_level(share)[:, None])
+        lacking = _tame(code.style, code.scale) - _tame(own, code.scale)
+        value = (code.factors * lacking).sum(1, keepdim=True)
+        change = change + code.scale * self.o_up(self.o_down(gate * value) * self.o_level(share)[:, None])
         return (features + strength * change).to(x.dtype)
 
     def output_norm(self) -> Tensor:
@@ -191,11 +197,10 @@ class LayerInjector(nn.Module):
         return ((self.o_up.weight.T @ self.o_up.weight) * (self.o_down.weight @ self.o_down.weight.T)).sum()
 
 
-def _weighed(factors: Tensor, of: Statistics) -> Tensor:
-    """``W1 mean + W2 ln std + W3 asinh skewness + W4 ln kurtosis + b``, (B, 1, C); the tame forms of the four."""
-    parts = (of.mean, of.std.clamp_min(FLATTEST).log(), of.skewness.asinh(), of.kurtosis.clamp_min(1).log())
-    weights = factors[:, :, None].unbind(1)
-    return sum((w * part for w, part in zip(weights, parts, strict=False)), weights[-1])
+def _tame(of: Statistics, scale: Tensor) -> Tensor:
+    """Mean in units of ``scale``, ln std, asinh skewness and ln kurtosis, (B, 4, C): forms without outliers."""
+    spread = (of.std / scale).clamp_min(FLATTEST).log()
+    return torch.cat([of.mean / scale, spread, of.skewness.asinh(), of.kurtosis.clamp_min(1).log()], 1)
 
 
 def mixture_of_codes(codes: Sequence[StyleCode], style: Statistics, weights: Sequence[float]) -> StyleCode:
@@ -205,9 +210,9 @@ def mixture_of_codes(codes: Sequence[StyleCode], style: Statistics, weights: Seq
         weights: one per code, at least 0 and not all 0.
     """
     shares = [weight / sum(weights) for weight in weights]
-    key, value = (sum(s * getattr(c, part) for s, c in zip(shares, codes, strict=True)) for part in ("key", "value"))
+    vectors = (sum(s * getattr(c, part) for s, c in zip(shares, codes, strict=True)) for part in ("key", "factors"))
     scale = sum(s * c.scale**2 for s, c in zip(shares, codes, strict=True)).sqrt()
-    return StyleCode(key, value, scale, style)
+    return StyleCode(*vectors, scale, style)
 
 
 class TrainedInjector(LayerNetworks):

@@ -56,21 +56,18 @@ def by_hand(module: LayerInjector, x, tokens, ratio, strength):
                     seen = k[min(max(y + dy, 0), height - 1), min(max(column + dx, 0), width - 1)]
                     local[y, column] += p["dw.weight"][:, 0, dy + 1, dx + 1] * seen
     keys = (local + p["dw.bias"]).reshape(-1, WIDTH)
-    values = unit * p["v_aff.weight"] + p["v_aff.bias"]
 
-    def four(t):
+    def four(t, unit=1.0):
         mean, std = t.mean(0), t.var(0, unbiased=False).sqrt()
         z = (t - mean) / std
-        return mean, std.log(), torch.asinh((z**3).mean(0)), (z**4).mean(0).log()
+        return torch.stack([mean / unit, (std / unit).log(), torch.asinh((z**3).mean(0)), (z**4).mean(0).log()])
 
     pooled = torch.cat([keys.mean(0), keys.amax(0)])
     hidden = p["fc1.weight"] @ pooled + p["fc1.bias"]
     hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
-    factors = (p["fc2.weight"] @ hidden + p["fc2.bias"]).reshape(2, 5, WIDTH)
-    k_s, v_s = (
-        sum(w * part for w, part in zip(one[:4], four(t), strict=True)) + one[4]
-        for one, t in zip(factors, (keys, values), strict=True)
-    )
+    factors = (p["fc2.weight"] @ hidden + p["fc2.bias"]).reshape(9, WIDTH)
+    k_s = (factors[:4] * four(keys)).sum(0) + factors[4]
+    v_s = (factors[5:] * (four(tokens, scale) - four(x, scale))).sum(0)
     place = (math.log(ratio) - math.log(0.03)) / (math.log(15) - math.log(0.03)) * (KNOTS - 1)
     low = int(place)
     at = lambda table: table[low] * (low + 1 - place) + table[low + 1] * (place - low)  # noqa: E731
@@ -113,6 +110,12 @@ def test_with_open_gates_it_is_the_injection_without_training():
     torch.testing.assert_close(found, injected(x, statistics(tokens), strength=0.8, tone=0.0), rtol=1e-4, atol=1e-5)
 
 
+def test_picture_that_has_the_style_stays_as_it_is():
+    """Whatever was learned, and in whatever order the tokens are."""
+    module, x = shaken(LayerInjector(WIDTH, 5, 3)), drawn(1, 20, WIDTH)
+    torch.testing.assert_close(module(x, module.code(x[:, torch.randperm(20)], GRID), RATIO), x, rtol=1e-5, atol=1e-5)
+
+
 def test_rows_and_levels_do_not_meet():
     module, x, tokens = shaken(LayerInjector(WIDTH, 5, 3)), drawn(2, 12, WIDTH), drawn(2, 20, WIDTH, seed=2)
     ratios = torch.tensor([0.1, 4.0])
@@ -139,7 +142,7 @@ def test_tokens_without_weight_do_not_count():
     shared = one.scale / two.scale
     assert shared == 1
     torch.testing.assert_close(one.key, two.key)
-    torch.testing.assert_close(one.value, two.value)
+    torch.testing.assert_close(one.factors, two.factors)
 
 
 @pytest.mark.parametrize(("ratio", "wanted"), [(1e-9, 0), (0.03, 0), (15.0, KNOTS - 1), (math.inf, KNOTS - 1)])
@@ -168,7 +171,7 @@ def test_mixture_of_one_is_itself_and_of_two_lies_between():
     module = shaken(LayerInjector(WIDTH, 5, 3))
     one, two = (module.code(drawn(1, 20, WIDTH, seed=seed), GRID) for seed in (1, 2))
     alone = mixture_of_codes([one], one.style, [3.0])
-    assert torch.equal(alone.key, one.key) and torch.equal(alone.value, one.value)
+    assert torch.equal(alone.key, one.key) and torch.equal(alone.factors, one.factors)
     both = mixture_of_codes([one, two], one.style, [3.0, 1.0])
     torch.testing.assert_close(both.key, 0.75 * one.key + 0.25 * two.key)
 
