@@ -31,11 +31,20 @@ def resume_path(path: Path) -> Path:
 
 
 def write(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a file as a whole: it is there complete, or not at all."""
+    """Write a file as a whole: it is there complete, or not at all.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     part = path.with_suffix(".part")
     kept = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    save_file(kept, str(part), metadata=dict(metadata))
-    os.replace(part, path)
+    try:
+        save_file(kept, str(part), metadata=dict(metadata))
+        os.replace(part, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read(path: Path, wanted: str, maker: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -155,6 +155,14 @@ def test_failure_keeps_what_was_reached(micro, train, training, folder, monkeypa
     assert TrainedInjector.load(folder / "mine_00001_.safetensors").steps == 2
 
 
+def test_full_disk_does_not_take_the_result(micro, train, folder, monkeypatch):
+    def refused(self, path):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(TrainedInjector, "save", refused)
+    assert train(micro, steps=1).steps == 1
+
+
 def test_without_its_state_a_file_is_trained_on_from_its_weights(micro, train, folder):
     train(micro, steps=2)
     (folder / "mine_00001_.resume.safetensors").unlink()

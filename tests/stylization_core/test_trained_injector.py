@@ -236,3 +236,12 @@ def test_file_that_is_none_is_refused(tmp_path):
     path.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="^two.safetensors: it cannot be read"):
         TrainedInjector.load(path)
+
+
+def test_file_that_cannot_be_written_is_an_error_of_the_disk(tmp_path):
+    with pytest.raises(OSError):
+        injector().save(tmp_path / "nowhere" / "one.safetensors")
+    (tmp_path / "two.safetensors").mkdir()
+    with pytest.raises(OSError):
+        injector().save(tmp_path / "two.safetensors")
+    assert [one.name for one in tmp_path.iterdir()] == ["two.safetensors"]
