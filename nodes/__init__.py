@@ -13,6 +13,8 @@ from .sms import StylizeSMS
 from .sms_parts import StylizeSMSGuider, StylizeSMSSampler, StylizeSMSSigmas
 from .style_cards import StylizeLoadStyleCard, StylizeSaveStyleCard
 from .style_lora import StylizeStyleLoRA
+from .trained_injector import StylizeLoadHolisticInjector, StylizeTrainHolisticInjector
+from .trained_regions import StylizeLoadClassAdaptive, StylizeTrainClassAdaptive
 
 NODES: list[type[io.ComfyNode]] = [
     StylizeStyleLoRA,
@@ -35,6 +37,10 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeRegion,
     StylizeClassAdaptiveAttention,
     StylizeRegionComposite,
+    StylizeTrainHolisticInjector,
+    StylizeLoadHolisticInjector,
+    StylizeTrainClassAdaptive,
+    StylizeLoadClassAdaptive,
 ]
 
 

@@ -7,10 +7,12 @@ from ..stylization_core.hosts.comfyui.attention_run import with_attention_run
 from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE, chosen_layers
 from ..stylization_core.hosts.comfyui.settings import HOLISTIC, HOLISTIC_INJECTOR, Holistic, attach_more
 from ..stylization_core.hosts.comfyui.style_cards import check_family
+from ..stylization_core.hosts.comfyui.trained import check_trained
 from ..stylization_core.style_card import mixed
 from .inputs import check_channels, check_unet, window_inputs
 from .references import REFERENCE
 from .style_cards import MOMENTS, QUANTILES, STYLE_CARD
+from .trained_injector import INJECTOR
 
 BY_LIKENESS, SLIDER = "by likeness", "slider"
 
@@ -98,6 +100,14 @@ class StylizeHolisticInjector(io.ComfyNode):
                     "card", optional=True, tooltip="From Stylize Load Style Card, in the place of a reference."
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Where in the picture. Everywhere if not connected."),
+                INJECTOR.Input(
+                    "injector",
+                    optional=True,
+                    tooltip=(
+                        "A trained one, from Stylize Load or Train Holistic Injector. It decides in the place of "
+                        "balance, tone and mode, in those of layers that it knows, and wants a reference."
+                    ),
+                ),
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="To any sampler.")],
         )
@@ -118,15 +128,21 @@ class StylizeHolisticInjector(io.ComfyNode):
         reference=None,
         card=None,
         mask=None,
+        injector=None,
     ) -> io.NodeOutput:
         with naming(HOLISTIC_INJECTOR):
             check_unet(model)
             if (reference is None) == (card is None):
                 found = "both are connected" if card is not None else "neither it nor card is connected"
                 raise StylizationError("reference", found, "Connect a reference or a style card")
+            if injector is not None and card is not None:
+                found = "a card is connected, which keeps too little of a style for a trained injector"
+                raise StylizationError("injector", found, "Connect a reference in the place of the card")
             for one in reference or ():
                 check_channels(model, one.samples, "reference")
             chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
+            if injector is not None:
+                chosen = check_trained(injector, "injector", model, chosen)
             style = None if card is None else mixed(*zip(*card, strict=True))
             settings = Holistic(
                 reference or (),
@@ -139,6 +155,7 @@ class StylizeHolisticInjector(io.ComfyNode):
                 end_percent,
                 mask,
                 style,
+                injector,
             )
             if style is not None and settings.table and any(one.quantiles is None for one in style.layers.values()):
                 raise StylizationError(

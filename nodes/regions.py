@@ -13,8 +13,10 @@ from ..stylization_core.hosts.comfyui.attention_run import with_attention_run
 from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE, chosen_layers
 from ..stylization_core.hosts.comfyui.record_cache import RecordCache
 from ..stylization_core.hosts.comfyui.settings import CLASS_ADAPTIVE, REGIONS, Region, Regions, attach_more
+from ..stylization_core.hosts.comfyui.trained import check_trained
 from .inputs import check_channels, check_unet, window_inputs
 from .references import REFERENCE, mask_of
+from .trained_regions import ADAPTER
 
 REGION = io.Custom("STYLIZE_REGIONS")
 ATTENTION, HOLISTIC = "attention", "holistic"
@@ -158,6 +160,14 @@ class StylizeClassAdaptiveAttention(io.ComfyNode):
                     tooltip="Strength under the negative prompt, beside that under the positive one.",
                 ),
                 *window_inputs(),
+                ADAPTER.Input(
+                    "adapter",
+                    optional=True,
+                    tooltip=(
+                        "For attention: trained keys and values of the tokens, from Stylize Load or Train "
+                        "Class-Adaptive Attention."
+                    ),
+                ),
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="To any sampler.")],
         )
@@ -177,12 +187,19 @@ class StylizeClassAdaptiveAttention(io.ComfyNode):
         negative_ratio,
         start_percent,
         end_percent,
+        adapter=None,
     ) -> io.NodeOutput:
         with naming(CLASS_ADAPTIVE):
             check_unet(model)
+            chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
+            if adapter is not None:
+                check_trained(adapter, "adapter", model, chosen)
+                if mode == HOLISTIC:
+                    found = f"it was trained for the mode {ATTENTION}, {HOLISTIC} has no tokens"
+                    raise StylizationError("adapter", found, f"Choose the mode {ATTENTION}, or take it off")
             settings = Regions(
                 regions,
-                chosen_layers(model.model.diffusion_model, layers, custom_layers),
+                chosen,
                 strength,
                 mode == HOLISTIC,
                 math.inf if adaptivity >= STRICT else adaptivity,
@@ -191,6 +208,7 @@ class StylizeClassAdaptiveAttention(io.ComfyNode):
                 negative_ratio,
                 start_percent,
                 end_percent,
+                adapter,
             )
             if not any(one.weight != 0 for one in settings.references):
                 raise StylizationError("regions", "none has a reference", "Connect a reference to a Stylize Region")

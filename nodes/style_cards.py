@@ -1,11 +1,8 @@
 """StylizeSaveStyleCard, StylizeLoadStyleCard: the statistics of a style as a small file."""
 
 import logging
-import os
-from pathlib import Path
 
 import comfy.samplers
-import folder_paths
 import latent_preview
 import torch
 from comfy_api.latest import io
@@ -15,6 +12,7 @@ from ..stylization_core.hosts.comfyui.dial import at_dial
 from ..stylization_core.hosts.comfyui.layers import PRESETS, STYLE, chosen_layers
 from ..stylization_core.hosts.comfyui.style_cards import StyleCardSampler
 from ..stylization_core.style_card import load, save
+from .files import changed, found, listed, new_path, register
 from .inputs import check_channels, check_unet
 from .references import REFERENCE
 
@@ -23,13 +21,7 @@ CATEGORY = "stylization/reference"
 FOLDER = "style_cards"
 MOMENTS, QUANTILES = "moments", "quantiles"
 
-# what is saved can be loaded at once, and cards of others have a place among the models
-for _root in (folder_paths.models_dir, folder_paths.get_output_directory()):
-    folder_paths.add_model_folder_path(FOLDER, os.path.join(_root, FOLDER))
-
-
-def _cards() -> list[str]:
-    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
+register(FOLDER)
 
 
 class StylizeSaveStyleCard(io.ComfyNode):
@@ -97,9 +89,7 @@ class StylizeSaveStyleCard(io.ComfyNode):
             if not any(one.weight != 0 for one in reference):
                 raise StylizationError("reference", "all weights are 0", "Give one a weight above 0")
             chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
-            folder, name, counter, *_ = folder_paths.get_save_image_path(
-                filename_prefix, folder_paths.get_output_directory()
-            )
+            path = new_path(filename_prefix)
         sampler = StyleCardSampler(reference, chosen, mode == QUANTILES, levels)
         # the record is the plain model's: what our nodes do on this MODEL is for the pictures
         guider = comfy.samplers.CFGGuider(at_dial(model, 0.0))
@@ -107,10 +97,6 @@ class StylizeSaveStyleCard(io.ComfyNode):
         blank = torch.zeros_like(reference[0].samples)
         callback = latent_preview.prepare_callback(model, levels)
         guider.sample(blank, blank, sampler, torch.tensor([1.0, 0.0]), callback=callback, seed=0)
-        path = Path(folder) / f"{name}_{counter:05}_.safetensors"
-        while path.exists():
-            counter += 1
-            path = Path(folder) / f"{name}_{counter:05}_.safetensors"
         save(sampler.card, path)
         logging.info("[Stylization] style card %s: %.2f MB", path.name, path.stat().st_size / 1e6)
         return io.NodeOutput(((sampler.card, 1.0),))
@@ -134,7 +120,7 @@ class StylizeLoadStyleCard(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "card_name",
-                    options=_cards(),
+                    options=listed(FOLDER),
                     tooltip=f"From models/{FOLDER} or output/{FOLDER}.",
                 ),
                 io.Float.Input(
@@ -153,13 +139,10 @@ class StylizeLoadStyleCard(io.ComfyNode):
     @classmethod
     def execute(cls, card_name, weight, previous=None) -> io.NodeOutput:
         with naming(cls.DISPLAY_NAME):
-            path = folder_paths.get_full_path(FOLDER, card_name)
-            if path is None:
-                raise StylizationError("card_name", f"{card_name} is not there", "Choose a file from the list")
-            return io.NodeOutput((*(previous or ()), (load(Path(path)), weight)))
+            path = found(FOLDER, card_name, "card_name")
+            return io.NodeOutput((*(previous or ()), (load(path), weight)))
 
     @classmethod
     def fingerprint_inputs(cls, card_name, weight, previous=None):
         """A file saved anew under its name is read again."""
-        path = folder_paths.get_full_path(FOLDER, card_name)
-        return None if path is None else os.path.getmtime(path)
+        return changed(FOLDER, card_name)

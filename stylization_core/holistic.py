@@ -75,7 +75,7 @@ def mean_and_std(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tens
     parts = list(zip(x.split(step, 1), share.split(step, 1), strict=True))
     mean = sum((part.float() * each).sum(1, keepdim=True) for part, each in parts)
     var = sum(((part.float() - mean).square() * each).sum(1, keepdim=True) for part, each in parts)
-    return mean, var.sqrt()
+    return mean, _root(var)
 
 
 def _shares(x: Tensor, weights: Tensor | None) -> Tensor:
@@ -87,7 +87,7 @@ def _shares(x: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _standardised(mean: Tensor, var: Tensor, third: Tensor, fourth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    std = var.sqrt()
+    std = _root(var)
     known, safe = std > SMALLEST, _divisor(std)
     skewness = torch.where(known, third / safe**3, torch.zeros_like(third))
     kurtosis = torch.where(known, fourth / safe**4, torch.full_like(fourth, 3.0))
@@ -236,6 +236,11 @@ def injected(
     shaped = transported(z, own, (style.quantiles - style.mean) / _divisor(style.std))
     shape = shaped * style.std - z * std
     return (x.float() + strength * (style.mean - mean + (1 - tone) * shape)).to(x.dtype)
+
+
+def _root(var: Tensor) -> Tensor:
+    """Deviations of variances; the root itself has no finite slope at 0."""
+    return torch.where(var > 0, var, torch.ones_like(var)).sqrt() * (var > 0)
 
 
 def _divisor(std: Tensor) -> Tensor:

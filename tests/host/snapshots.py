@@ -30,7 +30,13 @@ _KEPT = (
     "category",
     "output_node",
 )
-_FILE_LISTS = {("StylizeStyleLoRA", "lora_name")}
+_FILE_LISTS = {
+    ("StylizeStyleLoRA", "lora_name"),
+    ("StylizeTrainHolisticInjector", "resume"),
+    ("StylizeLoadHolisticInjector", "injector_name"),
+    ("StylizeTrainClassAdaptive", "resume"),
+    ("StylizeLoadClassAdaptive", "adapter_name"),
+}
 
 
 def workflows() -> list[Path]:

@@ -15,7 +15,9 @@ NODES = sorted(FROZEN)
 
 
 def inputs_of(schema: dict) -> dict[str, list]:
-    return {key: stated for inputs in schema["input"].values() for key, stated in inputs.items()}
+    """What users see; nodes that save are also handed the workflow."""
+    shown = (inputs for kind, inputs in schema["input"].items() if kind != "hidden")
+    return {key: stated for inputs in shown for key, stated in inputs.items()}
 
 
 def test_the_schemas_are_as_frozen(client):

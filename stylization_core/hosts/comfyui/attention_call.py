@@ -15,6 +15,7 @@ from .attention import Attend, Call, with_self_attention
 from .branches import CHUNKS, options_of, with_wrapper
 from .group_norms import Pooled, pooling
 from .holistic import Injection
+from .injector import TrainedInjection
 from .layers import Layer
 from .regions import ClassAdaptive
 from .settings import Sharing
@@ -23,7 +24,7 @@ from .token_masks import on_grid, per_token
 
 KEY = "stylization.shared_attention.control"
 
-Effect = Injection | ClassAdaptive
+Effect = Injection | TrainedInjection | ClassAdaptive
 """Acts on attention outputs."""
 
 Halves = Sequence[int | None]

@@ -16,7 +16,8 @@ from ...errors import naming
 from .attention_call import Acting, Effect, Halves
 from .branches import BRANCHES, with_wrapper
 from .dial import dial
-from .holistic import Injection, probe_for
+from .holistic import probe_for
+from .injector import injection_of, probe_of_injector
 from .layers import Layer, self_attention_layers
 from .percent import NoiseWindow
 from .recorder import NEGATIVE, POSITIVE, Probe, Recorder
@@ -81,7 +82,7 @@ class _Run:
             self.outside = [Outside(one, self.window(one.sharing), **given) for one in shared]
         self.effects: list[Effect] = []
         with naming(HOLISTIC_INJECTOR):
-            self.effects += [Injection(one, self.window(one), **given) for one in holistic]
+            self.effects += [injection_of(one, self.window(one), **given) for one in holistic]
         with naming(CLASS_ADAPTIVE):
             self.effects += [ClassAdaptive(one, self.window(one), **given) for one in regions]
         with naming(SHARED_ATTENTION_BATCH):
@@ -140,6 +141,8 @@ class _Run:
 def probe_of(consumer: Consumer, reference: Reference) -> Probe:
     """What a node's settings want of a reference."""
     if isinstance(consumer, Holistic):
+        if consumer.injector is not None:
+            return probe_of_injector(consumer.injector, consumer.layers, reference)
         return probe_for(consumer.layers, consumer.table, reference)
     if isinstance(consumer, Regions):
         return probe_of_regions(consumer, reference)

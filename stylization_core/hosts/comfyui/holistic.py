@@ -29,15 +29,18 @@ def statistics_name(table: bool) -> str:
 
 def _keep(reference: Reference, table: bool) -> Callable[[Call, Tensor], Statistics]:
     def keep(call: Call, out: Tensor) -> Statistics:
-        weights = None
-        if reference.mask is not None:
-            grid = call.options["activations_shape"][-2:]
-            weights = on_grid(reference.mask[None, None].float(), grid, out).flatten()
-        found = statistics(out, weights, table=table)
+        found = statistics(out, counts_of(reference, call, out), table=table)
         parts = [found.row(index) for index in range(len(out))]
         return mixture(parts, [1.0] * len(parts))
 
     return keep
+
+
+def counts_of(reference: Reference, call: Call, out: Tensor) -> Tensor | None:
+    """How much each token of a reference counts in a layer, (N,); None is all alike."""
+    if reference.mask is None:
+        return None
+    return on_grid(reference.mask[None, None].float(), call.options["activations_shape"][-2:], out).flatten()
 
 
 class Injection:

@@ -13,13 +13,13 @@ from ...errors import StylizationError
 from ...holistic import Statistics, injected, mixture
 from ...masks import latent_mask
 from .attention import Attend, Call
-from .holistic import probe_for, statistics_name, weight_of
+from .holistic import counts_of, probe_for, statistics_name, weight_of
 from .layers import Layer
 from .percent import NoiseWindow
 from .recorder import NEGATIVE, Probe, Recorder
 from .references import Reference
 from .settings import CLASS_ADAPTIVE, Region, Regions
-from .token_masks import on_grid
+from .trained import Placed
 
 FEW = 16
 """With fewer tokens in a layer a region's own statistics are noise, and those of the whole picture serve."""
@@ -41,10 +41,7 @@ def _name(settings: Regions) -> str:
 
 def _keep(reference: Reference, count: int) -> Callable[[Call, Tensor], list[ClassTokens | None]]:
     def keep(call: Call, out: Tensor) -> list[ClassTokens | None]:
-        weights = None
-        if reference.mask is not None:
-            grid = call.options["activations_shape"][-2:]
-            weights = on_grid(reference.mask[None, None].float(), grid, out).flatten()
+        weights = counts_of(reference, call, out)
         return [class_tokens(key, value, weights, count) for key, value in zip(call.k, call.v, strict=True)]
 
     return keep
@@ -73,6 +70,7 @@ class ClassAdaptive:
         if not given:
             raise StylizationError("regions", "none has a reference", "Connect a reference to a Stylize Region")
         self.mask = every[:, [place for place, *_ in given]]
+        self._placed = None if settings.adapter is None else Placed(settings.adapter)
         self.regions: list[Region] = [one for _, one, _ in given]
         self.recorders = [found for *_, found in given]
 
@@ -99,9 +97,16 @@ class ClassAdaptive:
                 for tokens in one[layer]
                 if tokens is not None
             ]
-            return ClassTokens(*(torch.cat(parts) for parts in zip(*found, strict=True))) if found else None
+            return self._adapted(layer, found) if found else None
 
         return joined
+
+    def _adapted(self, layer: Layer, found: list[ClassTokens]) -> ClassTokens:
+        """All tokens of a class, as the adapter makes them where there is one."""
+        tokens = ClassTokens(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        if self._placed is None or str(layer) not in self.settings.adapter.layers:
+            return tokens
+        return self._placed(layer, tokens.key.device)(tokens)
 
     def _strength(self, half: int) -> float:
         return self.strength * (self.settings.negative if half == NEGATIVE else 1.0)

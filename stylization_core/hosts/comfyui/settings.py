@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...class_adapter import ClassAdapter
 from ...errors import StylizationError
 from ...style_card import StyleCard
+from ...trained_injector import TrainedInjector
 from .layers import Layer
 from .references import References
 from .style_source import StyleSource
@@ -166,6 +168,7 @@ class Holistic:
         start, end: percent window.
         mask: where in the picture, (B or 1, H, W) in [0, 1] of any size; None is everywhere.
         card: what gives in the place of references.
+        injector: a trained one, which takes the place of ``tone`` and ``table``.
     """
 
     references: References
@@ -178,6 +181,7 @@ class Holistic:
     end: float = 1.0
     mask: Tensor | None = None
     card: StyleCard | None = None
+    injector: TrainedInjector | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +213,7 @@ class Regions:
         feather: width of soft borders, in cells of the latent.
         negative: factor on ``strength`` under the negative prompt.
         start, end: percent window.
+        adapter: trained keys and values of the tokens, in the layers that it has.
     """
 
     regions: tuple[Region, ...]
@@ -221,6 +226,7 @@ class Regions:
     negative: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    adapter: ClassAdapter | None = None
 
     @property
     def references(self) -> References:

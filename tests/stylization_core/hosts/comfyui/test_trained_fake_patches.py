@@ -81,7 +81,7 @@ def test_patch_that_writes_into_a_tensor_of_the_network(rig, trial):
     def body(trial):
         fake = trial.fake()
         losses = trial.train(fake, 4)
-        assert fake._overwriting
+        assert fake._gradients.overwriting
         return losses
 
     assert rig.trials.falls(trial(patcher, body))
@@ -216,5 +216,5 @@ def test_comfyui_without_that_sign_gets_none(rig, trial, monkeypatch):
 
 
 def test_clones_on_other_gpus_are_not_asked(rig):
-    kept = rig.trained_fake._on_one_device({"multigpu_clones": {}, "transformer_options": {}})
+    kept = rig.differentiable.on_one_device({"multigpu_clones": {}, "transformer_options": {}})
     assert kept == {"transformer_options": {}}
