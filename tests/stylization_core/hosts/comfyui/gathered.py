@@ -32,7 +32,7 @@ from stylization.stylization_core.hosts.comfyui import (
     trained_fake,
 )
 
-from . import endings, leaks, loras, micro, ordinary, runs, sharing, trials
+from . import effects, endings, leaks, loras, micro, ordinary, runs, sharing, trials
 
 __all__ = [
     "WrappersMP",
@@ -40,6 +40,7 @@ __all__ = [
     "branches",
     "dial",
     "differentiable",
+    "effects",
     "endings",
     "families",
     "group_norms",

@@ -6,15 +6,6 @@ import pytest
 import torch
 from stylization.stylization_core.holistic import injected, statistics
 
-
-def injecting(rig, model, *references, mask=None, layers="all", custom="", **settings):
-    """MODEL with the injection of some references."""
-    given = references or (rig.sharing.described(),)
-    chosen = rig.layers.chosen_layers(model.model.diffusion_model, layers, custom)
-    attached = rig.settings.Holistic(given, chosen, mask=mask, **settings)
-    return rig.attention_run.with_attention_run(rig.settings.attach_more(model, rig.settings.HOLISTIC, attached))
-
-
 # off
 
 
@@ -23,10 +14,12 @@ def test_off_is_the_models_own_output_bit_for_bit(rig, micro, sampler):
     source = rig.runs.latent()
     plain = rig.ordinary.sample(micro, source, sampler=sampler)
     for settings in ({"strength": 0.0}, {"start": 1.0, "end": 0.0}):
-        assert torch.equal(rig.ordinary.sample(injecting(rig, micro, **settings), source, sampler=sampler), plain)
-    dialled = rig.dial.at_dial(injecting(rig, micro), 0.0)
+        assert torch.equal(
+            rig.ordinary.sample(rig.effects.injecting(micro, **settings), source, sampler=sampler), plain
+        )
+    dialled = rig.dial.at_dial(rig.effects.injecting(micro), 0.0)
     assert torch.equal(rig.ordinary.sample(dialled, source, sampler=sampler), plain)
-    assert not torch.equal(rig.ordinary.sample(injecting(rig, micro), source, sampler=sampler), plain)
+    assert not torch.equal(rig.ordinary.sample(rig.effects.injecting(micro), source, sampler=sampler), plain)
 
 
 # what
@@ -40,15 +33,17 @@ def test_first_layer_gets_what_the_formula_says(rig, micro, table):
     first = min(plain)
     marked = rig.sharing.features(micro, reference.positive, rig.sharing.noised(micro, reference))
     wanted = injected(plain[first].out, statistics(marked[first].out, table=table), tone=0.3)
-    model = injecting(rig, micro, reference, table=table, tone=0.3)
+    model = rig.effects.injecting(micro, reference, table=table, tone=0.3)
     found = rig.sharing.features(model, rig.runs.pair()["positive"], source)
     assert rig.sharing.relative(found[first].out, wanted) < 1e-5
 
 
 def test_dial_multiplies_the_strength(rig, micro):
     source, reference = rig.runs.latent(), rig.sharing.described()
-    half = rig.ordinary.sample(injecting(rig, micro, reference, strength=0.5), source)
-    assert torch.equal(rig.ordinary.sample(rig.dial.at_dial(injecting(rig, micro, reference), 0.5), source), half)
+    half = rig.ordinary.sample(rig.effects.injecting(micro, reference, strength=0.5), source)
+    assert torch.equal(
+        rig.ordinary.sample(rig.dial.at_dial(rig.effects.injecting(micro, reference), 0.5), source), half
+    )
 
 
 def test_several_references_are_their_mixture(rig, micro):
@@ -60,9 +55,11 @@ def test_several_references_are_their_mixture(rig, micro):
     pairs = zip((one, other), trajectories, strict=True)
     apart = [rig.references.Reference(x, **prompts, trajectory=path) for x, path in pairs]
     together = rig.references.Reference(torch.cat([one, other]), **prompts, trajectory=both)
-    results = [rig.ordinary.sample(injecting(rig, micro, *given), rig.runs.latent()) for given in (apart, [together])]
+    results = [
+        rig.ordinary.sample(rig.effects.injecting(micro, *given), rig.runs.latent()) for given in (apart, [together])
+    ]
     assert rig.runs.moved(*results) < 1e-4
-    alone = rig.ordinary.sample(injecting(rig, micro, apart[0]), rig.runs.latent())
+    alone = rig.ordinary.sample(rig.effects.injecting(micro, apart[0]), rig.runs.latent())
     assert rig.runs.moved(results[0], alone) > 1e-2
 
 
@@ -76,7 +73,9 @@ def test_mask_of_a_reference_weighs_its_tokens(rig, micro):
     out = rig.sharing.features(micro, reference.positive, x)[first].out
     grid = torch.nn.functional.adaptive_avg_pool2d(mask[None, None], grid_of(out, 10, 14))
     wanted = injected(plain[first].out, statistics(out, grid.flatten()))
-    found = rig.sharing.features(injecting(rig, micro, reference), rig.runs.pair()["positive"], rig.runs.latent())
+    found = rig.sharing.features(
+        rig.effects.injecting(micro, reference), rig.runs.pair()["positive"], rig.runs.latent()
+    )
     assert rig.sharing.relative(found[first].out, wanted) < 1e-5
 
 
@@ -95,7 +94,9 @@ def test_outside_its_mask_the_first_layer_stays_bit_for_bit(rig, micro):
     source = rig.runs.latent()
     plain = rig.sharing.features(micro, rig.runs.pair()["positive"], source)
     first = min(plain)
-    found = rig.sharing.features(injecting(rig, micro, mask=mask), rig.runs.pair()["positive"], source)[first].out
+    found = rig.sharing.features(rig.effects.injecting(micro, mask=mask), rig.runs.pair()["positive"], source)[
+        first
+    ].out
     height, width = grid_of(plain[first].out, 12, 10)
     inside = torch.nn.functional.adaptive_avg_pool2d(mask[None], (height, width)).flatten() > 0
     assert torch.equal(found[:, ~inside], plain[first].out[:, ~inside])
@@ -113,7 +114,9 @@ def test_masked_statistics_are_those_of_the_masked_part(rig, micro):
     share = torch.nn.functional.adaptive_avg_pool2d(mask[None], (height, width)).flatten()
     out = plain[first].out
     wanted = injected(out, style, weights=share, strength=share[None, :, None])
-    found = rig.sharing.features(injecting(rig, micro, reference, mask=mask), rig.runs.pair()["positive"], source)
+    found = rig.sharing.features(
+        rig.effects.injecting(micro, reference, mask=mask), rig.runs.pair()["positive"], source
+    )
     assert rig.sharing.relative(found[first].out, wanted) < 1e-5
 
 
@@ -122,7 +125,7 @@ def test_only_the_chosen_layers_change(rig, micro):
     plain = rig.sharing.features(micro, rig.runs.pair()["positive"], source)
     names = sorted(plain)
     last = names[-1]
-    model = injecting(rig, micro, layers="custom", custom=f"{last[0]}.{last[1]}.{last[2]}")
+    model = rig.effects.injecting(micro, layers="custom", custom=f"{last[0]}.{last[1]}.{last[2]}")
     found = rig.sharing.features(model, rig.runs.pair()["positive"], source)
     order = list(plain)
     before = order[: order.index(last)]
@@ -134,7 +137,7 @@ def test_only_the_chosen_layers_change(rig, micro):
 def test_negative_half_has_its_share(rig, micro, monkeypatch, negative):
     """At 0 the reference is not even asked under it."""
     asked = rig.sharing.asked(monkeypatch, micro)
-    rig.ordinary.one_step(injecting(rig, micro, negative=negative), rig.runs.latent())
+    rig.ordinary.one_step(rig.effects.injecting(micro, negative=negative), rig.runs.latent())
     passes = [x for x, _, _ in asked if x.shape[-2:] == (10, 14)]
     assert len(passes) == (1 if negative == 0 else 2)
 
@@ -144,7 +147,7 @@ def test_negative_half_has_its_share(rig, micro, monkeypatch, negative):
 
 def test_rows_do_not_depend_on_the_layout(rig, micro, monkeypatch):
     """One batch, one call per chunk, and each picture by itself."""
-    model, source = injecting(rig, micro, table=True), rig.runs.latent()
+    model, source = rig.effects.injecting(micro, table=True), rig.runs.latent()
     allowed = 4 * rig.runs.layout_tolerance(micro, rig.runs.pair(), source) + 1e-5
     together = rig.ordinary.one_step(model, source)
     rig.runs.split_calls(monkeypatch, micro)
@@ -154,7 +157,7 @@ def test_rows_do_not_depend_on_the_layout(rig, micro, monkeypatch):
 def test_with_shared_attention_it_acts_on_what_was_shared(rig, micro):
     reference, source = rig.sharing.described(), rig.runs.latent()
     shared = rig.sharing.shared(micro, reference)
-    both = injecting(rig, shared, reference, tone=0.0)
+    both = rig.effects.injecting(shared, reference, tone=0.0)
     positive = rig.runs.pair()["positive"]
     after = rig.sharing.features(shared, positive, source)
     first = min(after)
@@ -166,15 +169,15 @@ def test_with_shared_attention_it_acts_on_what_was_shared(rig, micro):
 def test_reference_of_two_operators_runs_once(rig, micro, monkeypatch):
     reference = rig.sharing.described()
     asked = rig.sharing.asked(monkeypatch, micro)
-    rig.ordinary.one_step(injecting(rig, rig.sharing.shared(micro, reference), reference), rig.runs.latent())
+    rig.ordinary.one_step(rig.effects.injecting(rig.sharing.shared(micro, reference), reference), rig.runs.latent())
     assert sum(x.shape[-2:] == (10, 14) for x, _, _ in asked) == 2
 
 
 def test_nothing_is_left_on_the_model(rig, micro):
     before = rig.leaks.state(micro)
     plain = rig.ordinary.sample(micro, rig.runs.latent())
-    rig.ordinary.sample(injecting(rig, micro), rig.runs.latent())
+    rig.ordinary.sample(rig.effects.injecting(micro), rig.runs.latent())
     with pytest.raises(rig.model_management.InterruptProcessingException):
-        rig.ordinary.sample(injecting(rig, micro), rig.runs.latent(), callback=rig.endings.interrupting_at(1))
+        rig.ordinary.sample(rig.effects.injecting(micro), rig.runs.latent(), callback=rig.endings.interrupting_at(1))
     assert torch.equal(rig.ordinary.sample(micro, rig.runs.latent()), plain)
     assert rig.leaks.state(micro) == before

@@ -13,27 +13,6 @@ from stylization.stylization_core.holistic import injected, statistics
 HEADS = 8
 
 
-def halves_of_the_picture() -> tuple[torch.Tensor, torch.Tensor]:
-    """Masks of the upper and the lower half."""
-    upper = torch.zeros(1, 96, 80)
-    upper[:, :48] = 1
-    return upper, 1 - upper
-
-
-def regional(rig, model, *regions, layers="all", custom="", **settings):
-    """MODEL whose regions take styles of their own."""
-    chosen = rig.layers.chosen_layers(model.model.diffusion_model, layers, custom)
-    attached = rig.settings.Regions(tuple(regions), chosen, **settings)
-    return rig.attention_run.with_attention_run(rig.settings.attach_more(model, rig.settings.REGIONS, attached))
-
-
-def two_regions(rig, **given):
-    upper, lower = halves_of_the_picture()
-    references = rig.sharing.described(), rig.sharing.described(draw=33)
-    pairs = zip((upper, lower), references, strict=True)
-    return [rig.settings.Region(mask, (one,), **given) for mask, one in pairs]
-
-
 def sdpa(q, k, v):
     split = lambda x: x.unflatten(-1, (HEADS, -1)).transpose(1, 2)  # noqa: E731
     return F.scaled_dot_product_attention(split(q), split(k), split(v)).transpose(1, 2).flatten(-2)
@@ -64,12 +43,12 @@ def token_masks(out, *masks):
 def test_off_is_the_models_own_output_bit_for_bit(rig, micro):
     source = rig.runs.latent()
     plain = rig.ordinary.sample(micro, source)
-    regions = two_regions(rig)
+    regions = rig.effects.two_regions()
     for settings in ({"strength": 0.0}, {"start": 1.0, "end": 0.0}):
-        assert torch.equal(rig.ordinary.sample(regional(rig, micro, *regions, **settings), source), plain)
-    dialled = rig.dial.at_dial(regional(rig, micro, *regions), 0.0)
+        assert torch.equal(rig.ordinary.sample(rig.effects.regional(micro, *regions, **settings), source), plain)
+    dialled = rig.dial.at_dial(rig.effects.regional(micro, *regions), 0.0)
     assert torch.equal(rig.ordinary.sample(dialled, source), plain)
-    assert not torch.equal(rig.ordinary.sample(regional(rig, micro, *regions), source), plain)
+    assert not torch.equal(rig.ordinary.sample(rig.effects.regional(micro, *regions), source), plain)
 
 
 # what
@@ -77,7 +56,7 @@ def test_off_is_the_models_own_output_bit_for_bit(rig, micro):
 
 @pytest.mark.parametrize("adaptivity", [0.0, 5.0, math.inf])
 def test_attention_of_the_first_layer_is_the_formula(rig, micro, adaptivity):
-    regions, source = two_regions(rig), rig.runs.latent()
+    regions, source = rig.effects.two_regions(), rig.runs.latent()
     first, plain = first_layer(rig, micro, source)
     tokens = []
     for region in regions:
@@ -86,12 +65,12 @@ def test_attention_of_the_first_layer_is_the_formula(rig, micro, adaptivity):
     masks = token_masks(plain.out, *(one.mask for one in regions))
     seen = class_attention(plain.q, tokens, masks, HEADS, sdpa, weights=[1.0, 1.0], adaptivity=adaptivity)
     wanted = blended(plain.out, seen, masks, 0.7)
-    model = regional(rig, micro, *regions, adaptivity=adaptivity, tokens=6, strength=0.7)
+    model = rig.effects.regional(micro, *regions, adaptivity=adaptivity, tokens=6, strength=0.7)
     assert rig.sharing.relative(first_layer(rig, model, source)[1].out, wanted) < 1e-5
 
 
 def test_holistic_mode_is_an_injection_per_region(rig, micro):
-    regions, source = two_regions(rig), rig.runs.latent()
+    regions, source = rig.effects.two_regions(), rig.runs.latent()
     first, plain = first_layer(rig, micro, source)
     masks = token_masks(plain.out, *(one.mask for one in regions))
     wanted = plain.out
@@ -99,7 +78,7 @@ def test_holistic_mode_is_an_injection_per_region(rig, micro):
         style = statistics(of_reference(rig, micro, region.references[0], first).out)
         own = {"strength": masks[..., k, None], "weights": masks[..., k]}
         wanted = wanted + injected(plain.out, style, tone=0.0, **own) - plain.out
-    found = first_layer(rig, regional(rig, micro, *regions, holistic=True), source)[1].out
+    found = first_layer(rig, rig.effects.regional(micro, *regions, holistic=True), source)[1].out
     assert rig.sharing.relative(found, wanted) < 1e-5
 
 
@@ -115,7 +94,7 @@ def test_mask_of_a_reference_leaves_its_other_tokens_out(rig, micro):
     tokens = class_tokens(marked.k[0, place], marked.v[0, place], count=4)
     everywhere = torch.ones(1, 96, 80)
     wanted = class_attention(plain.q, [tokens], torch.ones(1, plain.q.shape[1], 1), HEADS, sdpa)
-    model = regional(rig, micro, rig.settings.Region(everywhere, (reference,)), tokens=4)
+    model = rig.effects.regional(micro, rig.settings.Region(everywhere, (reference,)), tokens=4)
     assert rig.sharing.relative(first_layer(rig, model, source)[1].out, wanted) < 1e-4
 
 
@@ -124,25 +103,25 @@ def test_mask_of_a_reference_leaves_its_other_tokens_out(rig, micro):
 
 @pytest.mark.parametrize("holistic", [False, True])
 def test_tokens_of_no_region_stay_bit_for_bit(rig, micro, holistic):
-    upper, _ = halves_of_the_picture()
+    upper, _ = rig.effects.upper_and_lower()
     source = rig.runs.latent()
     first, plain = first_layer(rig, micro, source)
     region = rig.settings.Region(upper, (rig.sharing.described(),))
-    found = first_layer(rig, regional(rig, micro, region, holistic=holistic), source)[1].out
+    found = first_layer(rig, rig.effects.regional(micro, region, holistic=holistic), source)[1].out
     inside = token_masks(plain.out, upper)[0, :, 0] > 0
     assert torch.equal(found[:, ~inside], plain.out[:, ~inside]) and (found[:, inside] != plain.out[:, inside]).any()
 
 
 def test_region_without_a_reference_stays_and_keeps_others_out(rig, micro):
     """It lies over half of a region that covers everything: they share the place, and half of it is free."""
-    upper, _ = halves_of_the_picture()
+    upper, _ = rig.effects.upper_and_lower()
     source, everywhere = rig.runs.latent(), torch.ones(1, 96, 80)
     reference = rig.sharing.described()
     whole = rig.settings.Region(everywhere, (reference,))
     empty = rig.settings.Region(upper)
     _, plain = first_layer(rig, micro, source)
-    _, alone = first_layer(rig, regional(rig, micro, whole), source)
-    _, shared = first_layer(rig, regional(rig, micro, whole, empty), source)
+    _, alone = first_layer(rig, rig.effects.regional(micro, whole), source)
+    _, shared = first_layer(rig, rig.effects.regional(micro, whole, empty), source)
     inside = token_masks(plain.out, upper)[0, :, 0] == 1
     expected = torch.lerp(plain.out, alone.out, 0.5)
     assert rig.runs.moved(shared.out[:, inside], expected[:, inside]) < 1e-4
@@ -153,22 +132,25 @@ def test_region_without_a_reference_stays_and_keeps_others_out(rig, micro):
 def test_empty_and_tiny_regions_are_harmless(rig, micro):
     tiny = torch.zeros(1, 96, 80)
     tiny[:, :3, :3] = 1
-    regions = [*two_regions(rig), rig.settings.Region(torch.zeros(1, 96, 80), (rig.sharing.described(draw=5),))]
+    regions = [
+        *rig.effects.two_regions(),
+        rig.settings.Region(torch.zeros(1, 96, 80), (rig.sharing.described(draw=5),)),
+    ]
     regions.append(rig.settings.Region(tiny, (rig.sharing.described(draw=6),)))
     for holistic in (False, True):
-        found = rig.ordinary.sample(regional(rig, micro, *regions, holistic=holistic), rig.runs.latent())
+        found = rig.ordinary.sample(rig.effects.regional(micro, *regions, holistic=holistic), rig.runs.latent())
         assert found.isfinite().all()
 
 
 def test_masks_may_have_another_size_and_a_row_per_picture(rig, micro):
-    upper, lower = halves_of_the_picture()
+    upper, lower = rig.effects.upper_and_lower()
     reference, source = rig.sharing.described(), rig.runs.latent()
     small = F.interpolate(upper[None], (24, 20))[0]
-    one = rig.ordinary.one_step(regional(rig, micro, rig.settings.Region(upper, (reference,))), source)
-    other = rig.ordinary.one_step(regional(rig, micro, rig.settings.Region(small, (reference,))), source)
+    one = rig.ordinary.one_step(rig.effects.regional(micro, rig.settings.Region(upper, (reference,))), source)
+    other = rig.ordinary.one_step(rig.effects.regional(micro, rig.settings.Region(small, (reference,))), source)
     assert rig.runs.moved(one, other) < 1e-5
     both = torch.cat([upper, lower])
-    rows = rig.ordinary.one_step(regional(rig, micro, rig.settings.Region(both, (reference,))), source)
+    rows = rig.ordinary.one_step(rig.effects.regional(micro, rig.settings.Region(both, (reference,))), source)
     assert rig.runs.moved(rows[:1], one[:1]) < 1e-4 and rig.runs.moved(rows[1:], one[1:]) > 1e-3
 
 
@@ -185,7 +167,7 @@ def test_feathered_borders_are_softer_and_stay_a_partition(rig):
 
 def test_negative_half_can_be_left_alone(rig, micro, monkeypatch):
     asked = rig.sharing.asked(monkeypatch, micro)
-    rig.ordinary.one_step(regional(rig, micro, *two_regions(rig), negative=0.0), rig.runs.latent())
+    rig.ordinary.one_step(rig.effects.regional(micro, *rig.effects.two_regions(), negative=0.0), rig.runs.latent())
     assert sum(x.shape[-2:] == (10, 14) for x, _, _ in asked) == 2
 
 
@@ -194,7 +176,7 @@ def test_negative_half_can_be_left_alone(rig, micro, monkeypatch):
 
 @pytest.mark.parametrize("holistic", [False, True])
 def test_rows_do_not_depend_on_the_layout(rig, micro, monkeypatch, holistic):
-    model, source = regional(rig, micro, *two_regions(rig), holistic=holistic), rig.runs.latent()
+    model, source = rig.effects.regional(micro, *rig.effects.two_regions(), holistic=holistic), rig.runs.latent()
     allowed = 4 * rig.runs.layout_tolerance(micro, rig.runs.pair(), source) + 1e-5
     together = rig.ordinary.one_step(model, source)
     rig.runs.split_calls(monkeypatch, micro)
@@ -207,13 +189,15 @@ def test_cached_references_give_the_same(rig, micro):
     everywhere = torch.ones(1, 96, 80)
     cache = RecordCache(2**30)
     region = rig.settings.Region(everywhere, (rig.sharing.described(cache=cache),))
-    first = rig.ordinary.sample(regional(rig, micro, region), rig.runs.latent())
-    assert cache.used and torch.equal(rig.ordinary.sample(regional(rig, micro, region), rig.runs.latent()), first)
+    first = rig.ordinary.sample(rig.effects.regional(micro, region), rig.runs.latent())
+    assert cache.used and torch.equal(
+        rig.ordinary.sample(rig.effects.regional(micro, region), rig.runs.latent()), first
+    )
 
 
 def test_nothing_is_left_on_the_model(rig, micro):
     before, plain = rig.leaks.state(micro), rig.ordinary.sample(micro, rig.runs.latent())
-    model = regional(rig, micro, *two_regions(rig))
+    model = rig.effects.regional(micro, *rig.effects.two_regions())
     rig.ordinary.sample(model, rig.runs.latent())
     with pytest.raises(rig.model_management.InterruptProcessingException):
         rig.ordinary.sample(model, rig.runs.latent(), callback=rig.endings.interrupting_at(1))
