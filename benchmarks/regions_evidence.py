@@ -82,14 +82,21 @@ class Case:
         return found
 
     @cached_property
-    def plain(self) -> Image.Image:
-        return self.sampled(self.host.model)
+    def plain_latent(self) -> dict:
+        return self.latent(self.host.model)
 
-    def sampled(self, model) -> Image.Image:
+    @cached_property
+    def plain(self) -> Image.Image:
+        return self.host.decoded(self.plain_latent)
+
+    def latent(self, model, start: dict | None = None) -> dict:
         host = self.host
         prompts = host.controlled(host.text(f"a {self.thing}"), host.text(""), [hint_of(self.guide)], 1.0)
-        empty = {"samples": torch.zeros(1, 16, HEIGHT // 8, WIDTH // 8)}
-        return host.decoded(host.sampled(model, empty, *prompts, seed=2000 + self.number, **SAMPLING))
+        start = start or {"samples": torch.zeros(1, 16, HEIGHT // 8, WIDTH // 8)}
+        return host.sampled(model, start, *prompts, seed=2000 + self.number, **SAMPLING)
+
+    def sampled(self, model) -> Image.Image:
+        return self.host.decoded(self.latent(model))
 
 
 Made = Callable[[Case], Image.Image]
@@ -132,6 +139,15 @@ def composited(case: Case) -> Image.Image:
     return Image.fromarray((found[0].numpy() * 255).round().astype(np.uint8))
 
 
+def noise_masked(case: Case) -> Image.Image:
+    """The attention form within Set Latent Noise Mask, over the latent without regions."""
+    masks = (case.masks[0] + case.masks[1]).clamp(max=1)
+    with torch.inference_mode():
+        model = through("StylizeClassAdaptiveAttention", case.host.model, case.regions)
+        (start,) = case.host.stock["SetLatentNoiseMask"]().set_mask(case.plain_latent, masks)
+    return case.host.decoded(case.latent(model, start))
+
+
 def pasted(case: Case) -> Image.Image:
     """The paintings themselves in their parts: the bound that keeps nothing."""
     canvas = np.asarray(case.plain).copy()
@@ -147,6 +163,7 @@ METHODS: dict[str, Made] = {
     "attention, strength 0.5": adapted(strength=0.5),
     "attention, late layers": adapted(layers="visual style prompting"),
     "holistic": adapted(mode="holistic"),
+    "attention, noise mask": noise_masked,
     "attention, composite": composited,
     "injector in masks": masked_injection,
     "shared attention in masks": masked_sharing,
@@ -189,7 +206,7 @@ def make(methods: list[str]) -> None:
 
 
 SHOWN = (
-    *("no regions", "attention, adaptivity 0", "attention, adaptivity 5", "attention, composite", "holistic"),
+    *("no regions", "attention, adaptivity 0", "attention, adaptivity 5", "attention, noise mask", "holistic"),
     "shared attention in masks",
 )
 ALL = ("leakage", "own color", "outside / inside", "seam", "edges")
