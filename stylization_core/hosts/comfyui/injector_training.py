@@ -22,9 +22,6 @@ OUTPUTS = 1e-4
 DROPPED = 0.1
 """Share of pictures whose style is left out of a layer, so that no layer relies on the others."""
 
-GATE_PACE = 10.0
-"""Gates are shares of the whole change, other weights small numbers."""
-
 
 class InjectorLesson:
     """Pairs of parts of pictures, and what the injector makes of them.
@@ -46,10 +43,6 @@ class InjectorLesson:
     def parameters(self) -> Mapping[str, nn.Parameter]:
         """Of the injector."""
         return self.injector.parameters()
-
-    def pace(self, name: str) -> float:
-        """Factor on the learning rate."""
-        return GATE_PACE if ".gate." in name else 1.0
 
     def loss(self, frozen: Frozen, draws: torch.Generator, *, idle: bool = False) -> Callable[[], Tensor]:
         """Denoising loss of a batch of targets, each in the style of its picture's other part."""
