@@ -37,9 +37,12 @@ class StylizeHolisticInjector(io.ComfyNode):
                     "strength",
                     default=1.0,
                     min=0.0,
-                    max=2.0,
+                    max=4.0,
                     step=0.05,
-                    tooltip="How far the statistics go to the reference's: 1 all the way, 0 is off.",
+                    tooltip=(
+                        "How far the statistics go to the reference's: 1 all the way, 0 is off. Trained injectors are "
+                        "careful and often want 2 or more."
+                    ),
                 ),
                 io.Combo.Input(
                     "balance",

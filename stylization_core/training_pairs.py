@@ -60,7 +60,28 @@ def level_weight(ratio: Tensor) -> Tensor:
     return 1 + ratio.clamp_min(1e-3) ** -2
 
 
+def drawn_strangers(latents: Sequence[Tensor], cells: int, rows: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Targets and styles as of :func:`drawn_pairs`, each style of another picture than its target if there are two."""
+    targets, styles = drawn_pairs(latents, cells, rows + 1, draws)
+    return targets[:-1], styles[1:]
+
+
 def moment_distance(x: Tensor, style: Tensor) -> Tensor:
-    """Squared distance of means and deviations of the channels of pictures (B, C, H, W), (B,)."""
-    moments = [torch.cat([each.mean((-2, -1)), each.std((-2, -1))], -1) for each in (x, style)]
-    return ((moments[0] - moments[1]) ** 2).mean(-1)
+    """Squared distance of the channels' means, deviations, and deviations of their slopes, of (B, C, H, W); (B,)."""
+
+    def moments(each: Tensor) -> Tensor:
+        slopes = (each.diff(dim=-1), each.diff(dim=-2))
+        spreads = [(one.flatten(2).var(-1) + 1e-6).sqrt() for one in (each, *slopes)]
+        return torch.cat([each.mean((-2, -1)), *spreads], -1)
+
+    return ((moments(x) - moments(style)) ** 2).mean(-1)
+
+
+def structure_distance(x: Tensor, other: Tensor) -> Tensor:
+    """Mean squared difference of pictures (B, C, H, W) whose channels were brought to mean 0 and deviation 1; (B,)."""
+
+    def structure(each: Tensor) -> Tensor:
+        flat = each.flatten(2)
+        return (flat - flat.mean(-1, keepdim=True)) / (flat.var(-1, keepdim=True) + 1e-4).sqrt()
+
+    return ((structure(x) - structure(other)) ** 2).mean((-2, -1))

@@ -6,10 +6,12 @@ import pytest
 import torch
 from stylization.stylization_core.training_pairs import (
     drawn_pairs,
+    drawn_strangers,
     level_weight,
     moment_distance,
     places,
     spread_shares,
+    structure_distance,
 )
 
 
@@ -53,7 +55,26 @@ def test_weight_makes_it_the_loss_of_a_v_prediction(ratio, weight):
     assert found == pytest.approx(1 / sd**2, rel=1e-5)
 
 
-def test_moment_distance_is_of_means_and_deviations():
+def test_strangers_are_of_different_pictures():
+    latents = [torch.full((4, 12, 12), float(index)) for index in range(5)]
+    for seed in range(20):
+        targets, styles = drawn_strangers(latents, 8, 3, draws(seed))
+        assert targets.shape == styles.shape == (3, 4, 8, 8)
+        assert not (targets.mean((1, 2, 3)) == styles.mean((1, 2, 3))).any()
+
+
+def test_moment_distance_is_of_means_spreads_and_slopes():
     x = torch.randn(2, 3, 8, 8, generator=draws())
     assert moment_distance(x, x.flip(-1)).max() < 1e-10
-    assert moment_distance(x + 2, x).tolist() == pytest.approx([2.0, 2.0], rel=1e-4)
+    # a quarter of the moments are means
+    assert moment_distance(x + 2, x).tolist() == pytest.approx([1.0, 1.0], rel=1e-4)
+    smooth = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
+    shuffled = smooth.flatten()[torch.randperm(64, generator=draws())].reshape(1, 1, 8, 8)
+    assert moment_distance(smooth, shuffled) > 0.1
+
+
+def test_structure_distance_does_not_see_tone_and_contrast():
+    x = torch.randn(2, 3, 8, 8, generator=draws())
+    factors = torch.tensor([0.5, 2.0, 3.0]).reshape(1, 3, 1, 1)
+    assert structure_distance(x * factors + 4, x).max() < 1e-3
+    assert structure_distance(x.flip(-1), x).min() > 0.5

@@ -55,10 +55,6 @@ class ClassLesson:
         """Of the adapter."""
         return self.adapter.parameters()
 
-    def pace(self, name: str) -> float:
-        """Factor on the learning rate."""
-        return 1.0
-
     def loss(self, frozen: Frozen, draws: torch.Generator, *, idle: bool = False) -> Callable[[], Tensor]:
         """Denoising loss of targets whose parts look at the same parts of a reference.
 

@@ -109,14 +109,12 @@ class Lesson(Protocol):
 
     Attributes:
         purpose: name of its stream of random numbers.
-        parameters: by the names of the file; learning rates are multiplied by ``pace(name)``.
+        parameters: by the names of the file.
     """
 
     purpose: str
 
     def parameters(self) -> Mapping[str, nn.Parameter]: ...
-
-    def pace(self, name: str) -> float: ...
 
     def loss(self, frozen: Frozen, draws: torch.Generator, *, idle: bool = False) -> Callable[[], Tensor]:
         """A loss, (), of a batch drawn now; ``idle`` is the denoising loss of the network alone on the same draws."""
@@ -182,13 +180,9 @@ class TrainingSampler(comfy.samplers.Sampler):
         for module in self.modules:
             module.to(frozen.device).requires_grad_(True)
         parameters, gradients, broken = self.lesson.parameters(), Gradients(), 0
-        groups = [
-            {"params": [parameter], "lr": self.plan.learning_rate * self.lesson.pace(name)}
-            for name, parameter in parameters.items()
-        ]
-        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-        _restored(optimizer, parameters, self.state)
         factors = list(parameters.values())
+        optimizer = torch.optim.AdamW(factors, lr=self.plan.learning_rate, weight_decay=0.0)
+        _restored(optimizer, parameters, self.state)
         try:
             while self.step < self.plan.steps:
                 comfy.model_management.throw_exception_if_processing_interrupted()
