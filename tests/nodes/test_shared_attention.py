@@ -172,8 +172,8 @@ def test_stated_memory_is_what_keys_and_values_take(rig, micro, preset):
 @pytest.mark.parametrize(
     ("family", "expected"),
     [
-        ("flux", "the model family Flux has no UNet whose attention could be shared. Load an SD 1.x"),
-        ("sd3", "the model family SD3 has no UNet whose attention could be shared. Load an SD 1.x"),
+        ("flux", "the model family Flux has no UNet whose attention could take a style. Load an SD 1.x"),
+        ("sd3", "the model family SD3 has no UNet whose attention could take a style. Load an SD 1.x"),
         ("wan", "the model family WAN21 is not supported. Load an SD 1.x"),
     ],
 )
