@@ -112,6 +112,15 @@ def adapted(**settings) -> Made:
     return run
 
 
+def in_turn(case: Case) -> Image.Image:
+    """Attention mode, and holistic mode on what it gives."""
+    model = case.host.model
+    with torch.inference_mode():
+        for mode in ("attention", "holistic"):
+            model = through("StylizeClassAdaptiveAttention", model, case.regions, mode=mode)
+    return case.sampled(model)
+
+
 def masked_sharing(case: Case) -> Image.Image:
     """Shared attention twice, each in its mask."""
     model = case.host.model
@@ -163,6 +172,7 @@ METHODS: dict[str, Made] = {
     "attention, strength 0.5": adapted(strength=0.5),
     "attention, late layers": adapted(layers="visual style prompting"),
     "holistic": adapted(mode="holistic"),
+    "attention + holistic": in_turn,
     "attention, noise mask": noise_masked,
     "attention, composite": composited,
     "injector in masks": masked_injection,
@@ -206,8 +216,8 @@ def make(methods: list[str]) -> None:
 
 
 SHOWN = (
-    *("no regions", "attention, adaptivity 0", "attention, adaptivity 5", "attention, noise mask", "holistic"),
-    "shared attention in masks",
+    *("no regions", "attention, adaptivity 0", "attention, adaptivity 5", "attention, noise mask"),
+    *("holistic", "attention + holistic", "shared attention in masks"),
 )
 ALL = ("leakage", "own color", "outside / inside", "seam", "edges")
 PAIRS = (
@@ -215,7 +225,9 @@ PAIRS = (
     ("attention, adaptivity 5", "attention, adaptivity 0", ALL),
     ("attention, adaptivity 20", "attention, adaptivity 5", ALL),
     ("holistic", "attention, adaptivity 5", ALL),
+    ("attention + holistic", "attention, adaptivity 5", ALL),
     ("shared attention in masks", "attention, adaptivity 5", ALL),
+    ("attention, noise mask", "attention, adaptivity 5", ALL),
 )
 INTRODUCTION = f"""# Regions: evidence on the pocket model of drawings
 
