@@ -13,7 +13,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pocket_host as pocket
@@ -25,7 +25,9 @@ from pocket_host import ROOT, scores
 
 # isort: split
 # found by their paths, once pocket_host has put them in place
+import training_nodes
 from real_size import through
+from stylization.stylization_core.class_adapter import ClassAdapter
 from stylization.stylization_core.rulers import content, style
 from stylization_host import comfy_tree
 
@@ -112,6 +114,17 @@ def adapted(**settings) -> Made:
     return run
 
 
+@lru_cache(maxsize=1)
+def adapter(host: Drawings) -> ClassAdapter:
+    """Trained once."""
+    return training_nodes.trained(host, "StylizeTrainClassAdaptive", ClassAdapter, CELLS.folder)
+
+
+def with_adapter(case: Case) -> Image.Image:
+    """Attention mode with trained keys and values."""
+    return adapted(adapter=adapter(case.host))(case)
+
+
 def in_turn(case: Case) -> Image.Image:
     """Attention mode, and holistic mode on what it gives."""
     model = case.host.model
@@ -172,6 +185,7 @@ METHODS: dict[str, Made] = {
     "attention, strength 0.5": adapted(strength=0.5),
     "attention, late layers": adapted(layers="visual style prompting"),
     "holistic": adapted(mode="holistic"),
+    "attention, trained": with_adapter,
     "attention + holistic": in_turn,
     "attention, noise mask": noise_masked,
     "attention, composite": composited,
@@ -225,6 +239,7 @@ PAIRS = (
     ("attention, adaptivity 5", "attention, adaptivity 0", ALL),
     ("attention, adaptivity 20", "attention, adaptivity 5", ALL),
     ("holistic", "attention, adaptivity 5", ALL),
+    ("attention, trained", "attention, adaptivity 5", ALL),
     ("attention + holistic", "attention, adaptivity 5", ALL),
     ("shared attention in masks", "attention, adaptivity 5", ALL),
     ("attention, noise mask", "attention, adaptivity 5", ALL),
@@ -244,6 +259,16 @@ take the style of one painting, the right {PART} that of another, and what lies 
 - *paintings pasted* is the bound that keeps nothing.
 """
 READING = """## Reading
+
+- Each region takes the style of its own painting, clearly, and *adaptivity* is the knob that it should be: at 0 one
+  pool serves both, at 5 nearly all comes from the own painting, and 20 adds nothing more.
+- Attention mode and holistic mode tell regions apart alike; the latter brings more of the palette. Both in turn (two
+  nodes, one after the other) tell them apart best, below 0.6.
+- From pure noise much of the change goes on outside, since convolutions, group norms and the prompt's guidance carry it
+  through a picture of twelve cells' height. *Set Latent Noise Mask* over a finished latent keeps it to 0.02, which is
+  the autoencoder's own reach, with seams; the composite keeps it to nothing.
+- Seams are hardly above those of pictures without regions; sharing attention in two masks has stronger ones.
+- Edges of the ControlNet's hint stay but for 0.07.
 """
 
 
