@@ -159,7 +159,9 @@ def table(bench: RealSize, forms: Mapping[str, object], memory: Mapping[str, flo
     """Operations and time of a step of every form beside the first one, in turn, ROUNDS times after a warm-up."""
     operations, seconds = {}, {name: [] for name in forms}
     for name, model in forms.items():
-        with FlopCounterMode(display=False) as counter:  # warms up too
+        # warms up, and fills caches of references
+        bench.step(model)
+        with FlopCounterMode(display=False) as counter:
             bench.step(model)
         operations[name] = counter.get_total_flops()
     for _ in range(ROUNDS):
