@@ -27,7 +27,7 @@ def feathered_inwards(mask: Tensor, width: float) -> Tensor:
     # half of the window lies outside where the border is, all of it inside at a distance of ``width``
     padded = F.pad(mask[:, None], (size // 2,) * 4, mode="replicate")
     inside = F.avg_pool2d(F.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)[:, 0]
-    return torch.minimum(mask, (2 * inside - 1).clamp(0, 1)) * (mask > 0)
+    return torch.minimum(mask, (2 * inside - 1).clamp(0, 1))
 
 
 def composite(original: Tensor, styled: Tensor, mask: Tensor) -> Tensor:

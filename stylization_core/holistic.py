@@ -114,7 +114,11 @@ def _probabilities(x: Tensor) -> Tensor:
 
 def _weighted_quantiles(x: Tensor, weights: Tensor) -> Tensor:
     """(B, LEVELS, C) of values (B, N, C) that count by ``weights`` of the same shape."""
-    ranked, order = x.sort(1)
+    counted = weights > 0
+    top = torch.where(counted, x, -torch.inf).amax(1, keepdim=True)
+    # what does not count goes to the end, where it is no step between two values that do
+    ranked, order = torch.where(counted, x, torch.inf).sort(1)
+    ranked = torch.minimum(ranked, torch.where(top.isneginf(), 0.0, top))
     mass = weights.gather(1, order)
     # the middle of each token's own share
     middle = (mass.cumsum(1) - mass / 2) / mass.sum(1, keepdim=True).clamp_min(1e-12)

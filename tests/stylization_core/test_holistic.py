@@ -180,6 +180,14 @@ def test_shape_follows_the_style_in_quantile_mode_alone():
     assert skews[0].abs().max() < 0.2 and (skews[1] - statistics(bent).skewness).abs().max() < 0.3
 
 
+def test_quantile_mode_weighs_the_pictures_own_table():
+    """Tokens that do not count change nothing for those that do."""
+    x, style = drawn(1, 300, 6), statistics(drawn(1, 400, 6, seed=2), table=True)
+    weights = (torch.arange(300) < 120).float()
+    found = injected(x, style, tone=0.0, weights=weights)[:, :120]
+    torch.testing.assert_close(found, injected(x[:, :120], style, tone=0.0), rtol=1e-3, atol=1e-3)
+
+
 def test_transport_rises_and_never_steeply():
     own, style = statistics(drawn(1, 500, 6), table=True), statistics(drawn(1, 500, 6, seed=2), table=True)
     tables = [(one.quantiles - one.mean) / one.std for one in (own, style)]
