@@ -69,16 +69,30 @@ def test_attention_of_the_first_layer_is_the_formula(rig, micro, adaptivity):
     assert rig.sharing.relative(first_layer(rig, model, source)[1].out, wanted) < 1e-5
 
 
-def test_holistic_mode_is_an_injection_per_region(rig, micro):
-    regions, source = rig.effects.two_regions(), rig.runs.latent()
+@pytest.mark.parametrize("weight", [1.0, 0.4])
+def test_holistic_mode_is_an_injection_per_region(rig, micro, weight):
+    regions, source = rig.effects.two_regions(weight=weight), rig.runs.latent()
     first, plain = first_layer(rig, micro, source)
     masks = token_masks(plain.out, *(one.mask for one in regions))
     wanted = plain.out
     for k, region in enumerate(regions):
         style = statistics(of_reference(rig, micro, region.references[0], first).out)
-        own = {"strength": masks[..., k, None], "weights": masks[..., k]}
+        own = {"strength": weight * masks[..., k, None], "weights": masks[..., k]}
         wanted = wanted + injected(plain.out, style, tone=0.0, **own) - plain.out
     found = first_layer(rig, rig.effects.regional(micro, *regions, holistic=True), source)[1].out
+    assert rig.sharing.relative(found, wanted) < 1e-5
+
+
+def test_region_of_a_few_tokens_takes_the_whole_pictures_statistics(rig, micro):
+    mask = torch.zeros(1, 96, 80)
+    mask[:, :8, :24] = 1  # three cells of the latent
+    region, source = rig.settings.Region(mask, (rig.sharing.described(),)), rig.runs.latent()
+    first, plain = first_layer(rig, micro, source)
+    share = token_masks(plain.out, mask)
+    assert 0 < share.sum() < 16
+    style = statistics(of_reference(rig, micro, region.references[0], first).out)
+    wanted = injected(plain.out, style, tone=0.0, strength=share)
+    found = first_layer(rig, rig.effects.regional(micro, region, holistic=True), source)[1].out
     assert rig.sharing.relative(found, wanted) < 1e-5
 
 
