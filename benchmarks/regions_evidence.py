@@ -264,6 +264,9 @@ READING = """## Reading
   pool serves both, at 5 nearly all comes from the own painting, and 20 adds nothing more.
 - Attention mode and holistic mode tell regions apart alike; the latter brings more of the palette. Both in turn (two
   nodes, one after the other) tell them apart best, below 0.6.
+- The trained adapter (1000 steps on drawings) brings nothing over attention without training here, and tells regions
+  apart a little less: its loss is that of denoising parts of a picture from other parts of it, in which all regions
+  share one look. The trained injector had the same trouble until it was also shown styles of other pictures.
 - From pure noise much of the change goes on outside, since convolutions, group norms and the prompt's guidance carry it
   through a picture of twelve cells' height. *Set Latent Noise Mask* over a finished latent keeps it to 0.02, which is
   the autoencoder's own reach, with seams; the composite keeps it to nothing.
