@@ -79,6 +79,15 @@ def test_loss_of_a_fixed_batch_falls(rig, micro, train, training, monkeypatch):
     assert len(losses) == 8 and all(later < earlier for earlier, later in zip(losses[:-1], losses[1:], strict=True))
 
 
+@pytest.mark.parametrize("strangers", [0.0, 1.0])
+def test_gain_is_that_of_denoising_own_pairs(micro, train, monkeypatch, strangers):
+    """Whatever the steps ask for: an injector that has hardly learned takes hardly any of that loss."""
+    teaching = importlib.import_module("stylization.stylization_core.hosts.comfyui.injector_training")
+    monkeypatch.setattr(teaching, "STRANGERS", strangers)
+    made = train(micro, steps=1, learning_rate=1e-8)
+    assert "takes 0.00 % of the loss" in made.summary or "takes -0.00 % of the loss" in made.summary
+
+
 def test_every_layer_learns_and_the_first_loss_is_the_models_own(rig, nodes, micro, train, training, monkeypatch):
     seen = []
     lesson = importlib.import_module("stylization.stylization_core.hosts.comfyui.injector_training").InjectorLesson
