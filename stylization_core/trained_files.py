@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -76,7 +77,7 @@ def read(path: Path, wanted: str, maker: str) -> tuple[dict[str, Tensor], dict[s
 
 
 @dataclass(frozen=True, eq=False)
-class LayerNetworks:
+class LayerNetworks(ABC):
     """Networks of the layers of a model family.
 
     Attributes:
@@ -100,9 +101,9 @@ class LayerNetworks:
     summary: str = ""
 
     @staticmethod
+    @abstractmethod
     def network(width: int, seed: int) -> nn.Module:
         """An untrained network for a layer of so many channels."""
-        raise NotImplementedError
 
     @classmethod
     def untrained(cls, family: str, widths: Mapping[str, int], seed: int = 0):

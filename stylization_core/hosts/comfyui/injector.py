@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ...holistic import mixture
-from ...masks import latent_mask
 from ...trained_injector import StyleCode, TrainedInjector, mixture_of_codes
 from .attention import Call
 from .holistic import Injection, counts_of, weight_of
 from .layers import Layer
-from .percent import NoiseWindow
-from .recorder import NEGATIVE, Probe, Recorder
+from .recorder import Probe
 from .references import Reference
-from .settings import HOLISTIC_INJECTOR, Holistic
+from .settings import Holistic
 from .trained import Placed
 
 
@@ -41,22 +39,11 @@ def _joined(codes: list[StyleCode], weights: list[float]) -> StyleCode:
     return mixture_of_codes(codes, mixture([one.style for one in codes], weights), weights)
 
 
-class TrainedInjection:
+class TrainedInjection(Injection):
     """One node's injection by a trained injector."""
 
-    NAME = HOLISTIC_INJECTOR
-
-    def __init__(
-        self,
-        settings: Holistic,
-        window: NoiseWindow,
-        recorders: Mapping[int, Recorder],
-        noise: Tensor,
-        strength: float,
-    ):
-        self.settings, self.window, self.strength = settings, window, settings.strength * strength
-        self.recorders = [recorders[id(one)] for one in settings.references if id(one) in recorders]
-        self.mask = latent_mask(settings.mask, noise)
+    def __init__(self, settings: Holistic, *args, **named):
+        super().__init__(settings, *args, **named)
         self._placed = Placed(settings.injector)
 
     def styles(self, half: int, sigma: float) -> Callable[[Layer], tuple[StyleCode, float]] | None:
@@ -68,9 +55,6 @@ class TrainedInjection:
         weights = [weight_of(one.noised.reference) for one in self.recorders]
         ratio = self.recorders[0].noised.levels.reference(sigma)
         return lambda layer: (_joined([one[layer] for one in kept], weights), ratio)
-
-    def _strength(self, half: int) -> float:
-        return self.strength * (self.settings.negative if half == NEGATIVE else 1.0)
 
     def applied(
         self,
