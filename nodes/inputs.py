@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..stylization_core.errors import StylizationError
 from ..stylization_core.hosts.comfyui.families import detect
+from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE
 
 
 def latent_samples(latent: dict, subject: str = "latent_image") -> Tensor:
@@ -61,6 +62,25 @@ def check_unet(model) -> None:
             f"the model family {type(model.model).__name__} has no UNet whose attention could take a style",
             "Load an SD 1.x, SD 2.x or SDXL checkpoint",
         )
+
+
+LAYERS_ACT = (
+    f"{ALL}: the most. {LATE}: the decoder's finest layers. {STYLE}: one block of the decoder, "
+    "the gentlest. custom: those listed below."
+)
+"""What presets mean where statistics or a few tokens act."""
+
+
+def layer_inputs(tooltip: str, preset: str = ALL) -> list:
+    """Layers by preset, and those of a custom choice."""
+    return [
+        io.Combo.Input("layers", options=list(PRESETS), default=preset, tooltip=tooltip),
+        io.String.Input(
+            "custom_layers",
+            default="",
+            tooltip="For custom: blocks such as 'input.4, output.3-5, output.1.0', separated by commas.",
+        ),
+    ]
 
 
 def window_inputs() -> list:

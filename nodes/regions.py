@@ -10,11 +10,11 @@ from comfy_api.latest import io
 from ..stylization_core.composite import composite, feathered_inwards, reach
 from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.attention_run import with_attention_run
-from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE, chosen_layers
+from ..stylization_core.hosts.comfyui.layers import chosen_layers
 from ..stylization_core.hosts.comfyui.record_cache import RecordCache
 from ..stylization_core.hosts.comfyui.settings import CLASS_ADAPTIVE, REGIONS, Region, Regions, attach_more
 from ..stylization_core.hosts.comfyui.trained import check_trained
-from .inputs import check_channels, check_unet, window_inputs
+from .inputs import LAYERS_ACT, check_channels, check_unet, layer_inputs, window_inputs
 from .references import REFERENCE, mask_of
 from .trained_regions import ADAPTER
 
@@ -137,20 +137,7 @@ class StylizeClassAdaptiveAttention(io.ComfyNode):
                     step=0.1,
                     tooltip="Width of soft borders between regions, in cells of the latent (8 pixels).",
                 ),
-                io.Combo.Input(
-                    "layers",
-                    options=list(PRESETS),
-                    default=ALL,
-                    tooltip=(
-                        f"{ALL}: the most. {LATE}: the decoder's finest layers. {STYLE}: one block of the decoder, "
-                        "the gentlest. custom: those listed below."
-                    ),
-                ),
-                io.String.Input(
-                    "custom_layers",
-                    default="",
-                    tooltip="For custom: blocks such as 'input.4, output.3-5, output.1.0', separated by commas.",
-                ),
+                *layer_inputs(LAYERS_ACT),
                 io.Float.Input(
                     "negative_ratio",
                     default=1.0,

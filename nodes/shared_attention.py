@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..stylization_core.errors import naming
 from ..stylization_core.hosts.comfyui.attention_run import reference_memory, with_attention_run
-from ..stylization_core.hosts.comfyui.layers import PRESETS, chosen_layers
+from ..stylization_core.hosts.comfyui.layers import chosen_layers
 from ..stylization_core.hosts.comfyui.settings import (
     SHARED,
     SHARED_ATTENTION,
@@ -18,7 +18,7 @@ from ..stylization_core.hosts.comfyui.settings import (
     attach_more,
     attach_once,
 )
-from .inputs import check_channels, check_unet, window_inputs
+from .inputs import check_channels, check_unet, layer_inputs, window_inputs
 from .references import REFERENCE
 
 CATEGORY = "stylization/attention"
@@ -68,19 +68,9 @@ def _strength_inputs() -> list:
 
 def _layer_inputs() -> list:
     return [
-        io.Combo.Input(
-            "layers",
-            options=list(PRESETS),
-            default=PRESETS[0],
-            tooltip=(
-                "all: as published. visual style prompting: the decoder's finest layers, more texture, less layout. "
-                "style block: one block of the decoder, the gentlest. custom: those listed below."
-            ),
-        ),
-        io.String.Input(
-            "custom_layers",
-            default="",
-            tooltip="For custom: blocks such as 'input.4, output.3-5, output.1.0', separated by commas.",
+        *layer_inputs(
+            "all: as published. visual style prompting: the decoder's finest layers, more texture, less layout. "
+            "style block: one block of the decoder, the gentlest. custom: those listed below."
         ),
         io.Combo.Input(
             "halves",

@@ -9,11 +9,11 @@ from comfy_api.latest import io
 
 from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.dial import at_dial
-from ..stylization_core.hosts.comfyui.layers import PRESETS, STYLE, chosen_layers
+from ..stylization_core.hosts.comfyui.layers import STYLE, chosen_layers
 from ..stylization_core.hosts.comfyui.style_cards import StyleCardSampler
 from ..stylization_core.style_card import load, save
 from .files import changed, found, listed, new_path, register
-from .inputs import check_channels, check_unet
+from .inputs import check_channels, check_unet, layer_inputs
 from .references import REFERENCE
 
 STYLE_CARD = io.Custom("STYLIZE_STYLE_CARD")
@@ -63,16 +63,8 @@ class StylizeSaveStyleCard(io.ComfyNode):
                     max=50,
                     tooltip="Noise levels, spread evenly over the model's schedule. Two model calls each.",
                 ),
-                io.Combo.Input(
-                    "layers",
-                    options=list(PRESETS),
-                    default=STYLE,
-                    tooltip="Which layers the card holds. The style block alone is small; all works in every setting.",
-                ),
-                io.String.Input(
-                    "custom_layers",
-                    default="",
-                    tooltip="For custom: blocks such as 'input.4, output.3-5, output.1.0', separated by commas.",
+                *layer_inputs(
+                    "Which layers the card holds. The style block alone is small; all works in every setting.", STYLE
                 ),
             ],
             outputs=[STYLE_CARD.Output(display_name="CARD", tooltip="To Stylize Holistic Injector.")],

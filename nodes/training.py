@@ -17,14 +17,14 @@ from torch import Tensor
 from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.dial import at_dial
 from ..stylization_core.hosts.comfyui.differentiable import refuse_weight_hooks
-from ..stylization_core.hosts.comfyui.layers import PRESETS, Layer, self_attention_layers
+from ..stylization_core.hosts.comfyui.layers import Layer, self_attention_layers
 from ..stylization_core.hosts.comfyui.picture_folders import encoded_pictures, input_folder_changed, picture_files
 from ..stylization_core.hosts.comfyui.style_cards import family_of
 from ..stylization_core.hosts.comfyui.trained import check_trained
 from ..stylization_core.hosts.comfyui.training import Lesson, Plan, TrainingSampler, plain_prompt, training_bytes
 from ..stylization_core.trained_files import LayerNetworks, read, resume_path, write
 from .files import NONE, changed, found, listed, new_path
-from .inputs import check_channels
+from .inputs import check_channels, layer_inputs
 
 CATEGORY = "stylization/training"
 
@@ -58,17 +58,7 @@ def training_inputs(folder: str, preset: str, steps: int, what: str) -> list:
                 "pictures twice as wide."
             ),
         ),
-        io.Combo.Input(
-            "layers",
-            options=list(PRESETS),
-            default=preset,
-            tooltip="Which layers learn. A resumed file keeps its own.",
-        ),
-        io.String.Input(
-            "custom_layers",
-            default="",
-            tooltip="For custom: blocks such as 'input.4, output.3-5, output.1.0', separated by commas.",
-        ),
+        *layer_inputs("Which layers learn. A resumed file keeps its own.", preset),
         io.Int.Input(
             "seed",
             default=0,
