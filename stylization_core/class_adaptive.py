@@ -118,7 +118,6 @@ def class_attention(
     factors = [1.0] * count if weights is None else weights
     pairs = list(zip(classes, factors, strict=True))
     log = torch.cat([(one.mass.float() * factor).log() for one, factor in pairs])
-    owner = torch.repeat_interleave(torch.arange(count), torch.tensor([len(one.key) for one in classes]))
     # the backend divides by sqrt(wide)
     root = math.sqrt(wide)
     bias = (masks.float() - 1) * adaptivity if math.isfinite(adaptivity) else torch.where(masks > 0, 0.0, NEVER)
@@ -126,7 +125,9 @@ def class_attention(
     q_more[..., :count] = bias.clamp_min(NEVER).to(q)[:, :, None]
     q_more[..., count] = 1
     k_more = keys.new_zeros(1, keys.shape[1], heads, more)
-    k_more[0, torch.arange(len(owner)), :, owner] = root
+    # by slices: an index made on the processor would have to be copied to the device in every layer
+    for place, part in enumerate(k_more.split([len(one.key) for one in classes], 1)):
+        part[..., place] = root
     k_more[..., count] = (log.to(keys) * root)[None, :, None]
     split = lambda x: x.unflatten(-1, (heads, width))  # noqa: E731
     q = torch.cat([split(q) * math.sqrt(wide / width), q_more], -1).flatten(-2)
