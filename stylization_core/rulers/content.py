@@ -1,14 +1,15 @@
 """How much of a photograph's content is still there in a result.
 
-Each function takes (B, H, W, 3) pictures in [0, 1], numpy or torch, and returns a float64 array (B,). Numbers mean
-something only beside the two anchors: the photo itself as result, and a style exemplar as result.
+Each function takes (B, H, W, 3) pictures in [0, 1], numpy or torch, and returns a float64 array (B,). With a mask
+(B or 1, H, W) in [0, 1] only what it marks counts. Numbers mean something only beside the two anchors: the photo itself
+as result, and a style exemplar as result.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .images import luminance, pair
+from .images import areas, luminance, pair
 
 EDGE_SIGMA = 1.5
 EDGE_TOLERANCE = 1.5
@@ -18,7 +19,7 @@ _WITHOUT_MEANS = 1e4
 _SILENT = 1e-12
 
 
-def structure_similarity(photo, result) -> np.ndarray:
+def structure_similarity(photo, result, mask=None) -> np.ndarray:
     """SSIM of the luminance without its luminance term: do the same local ups and downs stand at the same places?
 
     Range and direction: [-1, 1], higher keeps more; 1 is the photo itself, up to about 0.3 an unrelated picture,
@@ -31,8 +32,18 @@ def structure_similarity(photo, result) -> np.ndarray:
     from skimage.metrics import structural_similarity
 
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    pairs = [(luminance(a), luminance(b)) for a, b in pair(photo, result)]
-    return np.array([structural_similarity(a, b, K1=_WITHOUT_MEANS, **settings) for a, b in pairs])
+    values = []
+    for a, b, area in _cases(photo, result, mask):
+        whole, local = structural_similarity(luminance(a), luminance(b), K1=_WITHOUT_MEANS, full=True, **settings)
+        values.append(whole if area is None else np.average(local, weights=area))
+    return np.array(values)
+
+
+def _cases(photo, result, mask) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """What is compared with what, and where."""
+    pairs = pair(photo, result)
+    found = areas(mask, len(pairs), pairs[0][0].shape[:2])
+    return [(a, b, area) for (a, b), area in zip(pairs, found, strict=True)]
 
 
 def edge_strength(image: np.ndarray) -> np.ndarray:
@@ -42,7 +53,7 @@ def edge_strength(image: np.ndarray) -> np.ndarray:
     return gaussian_gradient_magnitude(luminance(image), EDGE_SIGMA)
 
 
-def edge_agreement(photo, result) -> np.ndarray:
+def edge_agreement(photo, result, mask=None) -> np.ndarray:
     """Correlation of soft edge maps: are contours where they were?
 
     Range and direction: [-1, 1], higher keeps more; 1 is the photo itself, about 0 an unrelated picture or noise.
@@ -55,19 +66,20 @@ def edge_agreement(photo, result) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
     values = []
-    for a, b in pair(photo, result):
+    for a, b, area in _cases(photo, result, mask):
         first, second = (gaussian_filter(edge_strength(image), EDGE_TOLERANCE) for image in (a, b))
-        values.append(1.0 if np.array_equal(a, b) else _correlation(first, second))
+        values.append(1.0 if np.array_equal(a, b) else _correlation(first, second, area))
     return np.array(values)
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    norm = np.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / norm) if norm > _SILENT else 0.0
+def _correlation(first: np.ndarray, second: np.ndarray, area: np.ndarray | None) -> float:
+    weight = np.ones_like(first) if area is None else area
+    first, second = (one - np.average(one, weights=weight) for one in (first, second))
+    norm = np.sqrt((weight * first**2).sum() * (weight * second**2).sum())
+    return float((weight * first * second).sum() / norm) if norm > _SILENT else 0.0
 
 
-def low_band_distance(photo, result) -> np.ndarray:
+def low_band_distance(photo, result, mask=None) -> np.ndarray:
     """Difference of the coarse layout of light and dark: the low cosine band of the luminance, mean tone left out.
 
     Range and direction: [0, 2], lower keeps more; 0 is the photo itself, about 1.4 an unrelated picture or plain grey,
@@ -80,12 +92,17 @@ def low_band_distance(photo, result) -> np.ndarray:
     from scipy.fft import dctn
 
     values = []
-    for a, b in pair(photo, result):
+    for a, b, area in _cases(photo, result, mask):
         band = _low_band(*a.shape[:2])
-        first, second = (dctn(luminance(image), norm="ortho")[band] for image in (a, b))
+        first, second = (dctn(_inside(luminance(image), area), norm="ortho")[band] for image in (a, b))
         scale = np.sqrt(((first**2).sum() + (second**2).sum()) / 2)
         values.append(np.sqrt(((first - second) ** 2).sum()) / scale if scale > _SILENT else 0.0)
     return np.array(values)
+
+
+def _inside(values: np.ndarray, area: np.ndarray | None) -> np.ndarray:
+    """What differs from the mean inside an area, faded out towards its border and 0 outside."""
+    return values if area is None else (values - np.average(values, weights=area)) * area
 
 
 def _low_band(height: int, width: int) -> np.ndarray:
@@ -96,7 +113,7 @@ def _low_band(height: int, width: int) -> np.ndarray:
     return band
 
 
-def shift_pixels(photo, result) -> np.ndarray:
+def shift_pixels(photo, result, mask=None) -> np.ndarray:
     """How far the result as a whole has moved against the photo, in pixels.
 
     Range and direction: [0, half the diagonal], lower keeps more; steps of 0.1.
@@ -109,9 +126,30 @@ def shift_pixels(photo, result) -> np.ndarray:
     from skimage.registration import phase_cross_correlation
 
     values = []
-    for a, b in pair(photo, result):
-        window = np.outer(hann(a.shape[0]), hann(a.shape[1]))
-        first, second = ((edges - edges.mean()) * window for edges in (edge_strength(a), edge_strength(b)))
+    for a, b, area in _cases(photo, result, mask):
+        window = np.outer(hann(a.shape[0]), hann(a.shape[1])) if area is None else area
+        first, second = (
+            (edges - np.average(edges, weights=area)) * window for edges in (edge_strength(a), edge_strength(b))
+        )
         shift, _, _ = phase_cross_correlation(first, second, upsample_factor=SHIFT_PRECISION, normalization=None)
         values.append(float(np.hypot(*shift)))
     return np.array(values)
+
+
+def color_change(photo, result, mask=None) -> np.ndarray:
+    """How much the colours have changed where they stand: the mean difference over the pixels, in Delta E.
+
+    Range and direction: [0, about 100], lower keeps more; 1 is just visible side by side, a stylization as a whole has
+    10 to 40.
+    Source: CIEDE2000 (Sharma et al. 2005), by scikit-image, from sRGB under D65.
+    What fools it: a style is meant to change colours, so it limits a masked logo, label or face, not a whole picture;
+    texture and a shift by a pixel count as changes of colour.
+    """
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    return np.array(
+        [
+            np.average(deltaE_ciede2000(rgb2lab(a), rgb2lab(b)), weights=area)
+            for a, b, area in _cases(photo, result, mask)
+        ]
+    )

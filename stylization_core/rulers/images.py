@@ -49,6 +49,38 @@ def pair(photo, result) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(photo[i % photo.shape[0]], result[i]) for i in range(result.shape[0])]
 
 
+def areas(mask, pictures: int, size: tuple[int, int], subject: str = "mask") -> list[np.ndarray] | list[None]:
+    """A mask for each of several pictures.
+
+    Args:
+        mask: (B or 1, H, W) or (H, W) in [0, 1], numpy or torch, or None for the whole picture.
+        pictures: how many.
+        size: height and width they have.
+
+    Returns:
+        float64 (H, W) each, or None each.
+
+    Raises:
+        StylizationError: another size, a number that is neither 1 nor ``pictures``, NaN, nothing marked at all.
+    """
+    if mask is None:
+        return [None] * pictures
+    found = mask.detach().cpu().numpy() if hasattr(mask, "detach") else np.asarray(mask)
+    found = found.reshape(-1, *found.shape[-2:]).astype(np.float64)
+    if found.shape[1:] != tuple(size):
+        sizes = f"it is {found.shape[2]}x{found.shape[1]} pixels, the pictures are {size[1]}x{size[0]}"
+        raise StylizationError(subject, sizes, "Draw the mask on the picture, or resize it to the picture's size")
+    if len(found) not in (1, pictures):
+        raise StylizationError(subject, f"it has {len(found)} entries for {pictures} pictures", "Give one, or as many")
+    if not np.isfinite(found).all():
+        raise StylizationError(subject, "some values are NaN or infinite", "Look at the node that made it")
+    found = found.clip(0.0, 1.0)
+    empty = [number for number, one in enumerate(found) if not one.any()]
+    if empty:
+        raise StylizationError(subject, f"nothing is marked in entry {empty[0]}", "Mark a region, or disconnect it")
+    return [found[number % len(found)] for number in range(pictures)]
+
+
 def luminance(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) -> (H, W) in [0, 1]."""
     return image @ LUMINANCE

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import StylizationError
-from .images import batch, luminance
+from .images import areas, batch, luminance
 
 ROTATIONS = 16
 PIXELS = 2**15
@@ -40,7 +40,7 @@ class StyleProgress:
         return (self.color + self.texture) / 2
 
 
-def color_distance(result, exemplars) -> np.ndarray:
+def color_distance(result, exemplars, mask=None) -> np.ndarray:
     """Transport distance of the colours, in CIELAB units, to the barycentre of the exemplars.
 
     Range and direction: [0, about 100], lower is nearer. A uniform shift of all colours by some Delta E (CIE 1976)
@@ -51,11 +51,19 @@ def color_distance(result, exemplars) -> np.ndarray:
     What fools it: where a colour stands does not matter, so a colour transfer without any brush stroke reaches 0; a
     picture of another subject is far even in the same style.
     """
-    return _color_gap(_color_features(result, "result"), _center(_color_features(exemplars, "exemplars")))
+    return _color_gap(_color_features(result, "result", mask), _center(_color_features(exemplars, "exemplars")))
 
 
-def _color_features(images, subject: str) -> np.ndarray:
-    return np.stack([_color_quantiles(image) for image in batch(images, subject)])
+def _color_features(images, subject: str, mask=None) -> np.ndarray:
+    return np.stack([_color_quantiles(*case) for case in _cases(images, subject, mask)])
+
+
+def _cases(images, subject: str, mask) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Pictures, each with the pixels (bool, (H, W)) that count: at least half as marked as any."""
+    pictures = batch(images, subject)
+    found = areas(mask, len(pictures), pictures.shape[1:3])
+    inside = (None if area is None else area >= area.max() / 2 for area in found)
+    return list(zip(pictures, inside, strict=True))
 
 
 def _color_gap(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -67,11 +75,13 @@ def _center(features: np.ndarray) -> np.ndarray:
     return features.mean(axis=0, keepdims=True)
 
 
-def _color_quantiles(image: np.ndarray) -> np.ndarray:
+def _color_quantiles(image: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
     """Quantiles of the Lab pixels along each direction, (directions, QUANTILES)."""
     from skimage.color import rgb2lab
 
     pixels = rgb2lab(image).reshape(-1, 3)
+    if inside is not None:
+        pixels = pixels[inside.ravel()]
     random = np.random.default_rng(SEED)
     # whole rotations: the mean of u u^T over the directions is exactly 1/3, so that shifts measure their length
     directions = np.linalg.qr(random.normal(size=(ROTATIONS, 3, 3)))[0].reshape(-1, 3)
@@ -83,7 +93,7 @@ def _color_quantiles(image: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(levels, places, column) for column in along.T])
 
 
-def texture_distance(result, exemplars) -> np.ndarray:
+def texture_distance(result, exemplars, mask=None) -> np.ndarray:
     """Distance of texture statistics, in octaves (factors of two), to the mean statistics of the exemplars.
 
     Range and direction: [0, about 6], lower is nearer; 1 is as if every band were twice as strong.
@@ -95,19 +105,19 @@ def texture_distance(result, exemplars) -> np.ndarray:
     What fools it: a blur or grain of the right strength; the two diagonals are not told apart; scales count in pixels,
     so exemplars should have about the size of the result; the subject's own texture counts too.
     """
-    return _texture_gap(_texture_features(result, "result"), _center(_texture_features(exemplars, "exemplars")))
+    return _texture_gap(_texture_features(result, "result", mask), _center(_texture_features(exemplars, "exemplars")))
 
 
-def _texture_features(images, subject: str) -> np.ndarray:
-    return np.stack([texture_statistics(image) for image in batch(images, subject)])
+def _texture_features(images, subject: str, mask=None) -> np.ndarray:
+    return np.stack([texture_statistics(*case) for case in _cases(images, subject, mask)])
 
 
 def _texture_gap(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.sqrt(((found - wanted) ** 2).mean(axis=(1, 2)))
 
 
-def texture_statistics(image: np.ndarray) -> np.ndarray:
-    """Two statistics of each band, (SCALES * 3, 2), from (H, W, 3)."""
+def texture_statistics(image: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
+    """Two statistics of each band, (SCALES * 3, 2), from (H, W, 3), over the pixels inside."""
     from pywt import swt2
 
     light = luminance(image)
@@ -119,7 +129,7 @@ def texture_statistics(image: np.ndarray) -> np.ndarray:
     rows = []
     for _, details in swt2(light, WAVELET, level=SCALES, norm=True):
         for band in details:
-            band = band[:height, :width]
+            band = band[:height, :width] if inside is None else band[:height, :width][inside]
             amplitude = max(float(np.sqrt((band**2).mean())), FAINT)
             modulus = max(float(np.abs(band).mean()), FAINT / np.sqrt(2))
             rows.append((np.log2(amplitude), np.log2(max(amplitude / modulus, 1.0))))
