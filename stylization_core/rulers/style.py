@@ -147,11 +147,29 @@ def style_progress(photo, result, exemplars) -> StyleProgress:
     Raises:
         StylizationError: the photo has no distance to the exemplars, so there is no way to measure.
     """
-    shares = {}
-    for name, features, gap in _RULERS:
-        wanted = _center(features(exemplars, "exemplars"))
-        shares[name] = _share(gap(features(result, "result"), wanted), gap(features(photo, "photo"), wanted), name)
-    return StyleProgress(**shares)
+    return StyleTarget.of(exemplars).progress(photo, result)
+
+
+@dataclass(frozen=True)
+class StyleTarget:
+    """What exemplars of a style measure, once for many pictures: the centres of their colours and textures."""
+
+    centers: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, exemplars) -> StyleTarget:
+        """Of exemplars (B, H, W, 3)."""
+        return cls(tuple(_center(features(exemplars, "exemplars")) for _, features, _ in _RULERS))
+
+    def distances(self, pictures) -> dict[str, np.ndarray]:
+        """:func:`color_distance` and :func:`texture_distance` of pictures, by "color" and "texture"."""
+        measures = zip(_RULERS, self.centers, strict=True)
+        return {name: gap(features(pictures, "result"), center) for (name, features, gap), center in measures}
+
+    def progress(self, photo, result) -> StyleProgress:
+        """As :func:`style_progress`."""
+        left, whole = self.distances(result), self.distances(photo)
+        return StyleProgress(**{name: _share(left[name], whole[name], name) for name in left})
 
 
 _RULERS = (("color", _color_features, _color_gap), ("texture", _texture_features, _texture_gap))
