@@ -228,6 +228,6 @@ SHEET_SCALE = {"photographs": 1, "drawings": 2}
 AREAS = """Areas under the curves: the most style that a dial reaches while at least so much of a content ruler is kept,
 averaged over budgets from 0.30 to 0.95; and by how much that is more than a rival's, paired, with 95 % intervals.
 Nothing reached counts as 0, since the photograph itself is always at hand."""
-EQUAL = """Single settings of ours beside the rivals' curves. *At equal content*: our style less the most that the rival's
-curve reaches with at least our content. *At equal style*: our content less the most that it keeps with at least our
-style, over the cases in which it ever gets there; the last column counts those in which it does not."""
+EQUAL = """Single settings of ours beside the rivals' curves. *At equal content*: our style less the most that the
+rival's curve reaches with at least our content. *At equal style*: our content less the most that it keeps with at least
+our style, over the cases in which it ever gets there; the last column counts those in which it does not."""
