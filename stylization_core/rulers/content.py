@@ -17,6 +17,7 @@ EDGE_TOLERANCE = 1.5
 LOW_BAND = 8.0
 SHIFT_PRECISION = 10
 ENOUGH_CONTRAST = 0.5
+NUDGE = 1
 _WITHOUT_MEANS = 1e4
 _BORDER = 5
 _NARROW = 8
@@ -196,16 +197,16 @@ def color_change(photo, result, mask=None) -> np.ndarray:
 def legibility(photo, result, mask) -> np.ndarray:
     """Can a label or text still be read? The mask marks it, best with some ground around the letters.
 
-    Range and direction: [0, 1], higher keeps more; 1 is the photo itself, about 0 other text, another picture or
-    nothing; from about 0.8 people read it as easily as before, below about 0.5 words are guessed.
+    Range and direction: [0, 1], higher keeps more; 1 is the photo itself, up to about 0.3 other text or another
+    picture, 0 nothing at all; below about 0.5 words are guessed rather than read.
     Source: agreement of the strokes times what is left of their contrast. Strokes are told from the ground by Otsu's
     threshold (1979, scikit-image) on the luminance less its local mean; agreement is Matthews' correlation of the two
-    maps, 0 by chance. The contrast is the difference in mean luminance between the photo's strokes and their ground;
-    down to half of the photo's it counts in full. Letters that turn from dark on light to light on dark are as
-    readable.
-    What fools it: it compares strokes and reads nothing, so readable text in another typeface, or moved by about the
-    width of a stroke, counts as lost; letters told by hue alone are not seen; a mask that marks no text measures
-    the light and dark of whatever is there.
+    maps, 0 by chance, the best of shifts by up to :data:`NUDGE` pixel. The contrast is the difference in mean luminance
+    between strokes and ground; down to half of the photo's it counts in full. Letters that turn from dark on light to
+    light on dark are as readable.
+    What fools it: it compares strokes and reads nothing, so readable text in another typeface, size or place counts as
+    lost; letters told by hue alone are not seen; grain as strong as the strokes costs more than it costs a reader; a
+    mask that marks no text measures the light and dark of whatever is there.
 
     Raises:
         StylizationError: no mask, or the photo is even where it marks.
@@ -215,30 +216,46 @@ def legibility(photo, result, mask) -> np.ndarray:
     values = []
     for a, b, area in _cases(photo, result, mask):
         where = box(area >= area.max() / 2)
-        marked = area[where] >= area.max() / 2
-        first, second = (_without_shading(luminance(image)[where], marked) for image in (a, b))
-        values.append(_read(first, second))
+        marked = np.pad(area[where] >= area.max() / 2, NUDGE)
+        first, second = (_relief(np.pad(luminance(image)[where], NUDGE), marked) for image in (a, b))
+        values.append(_read(first, second, marked))
     return np.array(values)
 
 
-def _without_shading(light: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """Luminance of the marked pixels less its mean nearby, (N,): a Gaussian half as wide as the shorter side."""
+def _relief(light: np.ndarray, marked: np.ndarray) -> np.ndarray:
+    """Luminance less its mean nearby (a Gaussian half as wide as the shorter side); nothing outside the mask counts."""
     from scipy.ndimage import gaussian_filter
 
     width = min(light.shape) / 2
     mean, share = (gaussian_filter(one, width, mode="constant") for one in (light * marked, marked.astype(float)))
-    return (light - mean / np.maximum(share, _SILENT))[marked]
+    return (light - mean / np.maximum(share, _SILENT)) * marked
 
 
-def _read(first: np.ndarray, second: np.ndarray) -> float:
-    """Legibility of text in ``second`` that stands in ``first``, each what :func:`_without_shading` gives."""
+def _read(first: np.ndarray, second: np.ndarray, marked: np.ndarray) -> float:
+    """Legibility in ``second`` of the text in ``first``, each what :func:`_relief` gives."""
     from skimage.filters import threshold_otsu
 
-    if np.ptp(first) < _FAINT:
+    if np.ptp(first[marked]) < _FAINT:
         raise StylizationError("mask", "the photo is even where it marks", "Mark a text or label that can be read")
-    strokes = first > threshold_otsu(first)
-    before, after = (abs(light[strokes].mean() - light[~strokes].mean()) for light in (first, second))
-    if after < _FAINT:
+    if np.ptp(second[marked]) < _FAINT:
         return 0.0
-    agreement = np.corrcoef(strokes, second > threshold_otsu(second))[0, 1]
-    return float(abs(agreement) * min(1.0, after / (ENOUGH_CONTRAST * before)))
+    strokes, found = (light > threshold_otsu(light[marked]) for light in (first, second))
+    steps = range(-NUDGE, NUDGE + 1)
+    moves = [(down, right) for down in steps for right in steps]
+    agreements = [abs(_agreement(strokes, *np.roll((found, marked), move, (1, 2)), marked)) for move in moves]
+    best = int(np.argmax(agreements))
+    before, after = _contrast(first, strokes, marked), _contrast(np.roll(second, moves[best], (0, 1)), strokes, marked)
+    return float(agreements[best] * min(1.0, after / (ENOUGH_CONTRAST * before)))
+
+
+def _agreement(strokes: np.ndarray, found: np.ndarray, there: np.ndarray, marked: np.ndarray) -> float:
+    """Matthews' correlation of two maps (bool) where both are known."""
+    both = marked & there
+    total, one, other = (float(np.count_nonzero(each & both)) for each in (both, strokes, found))
+    common = float(np.count_nonzero(strokes & found & both))
+    norm = np.sqrt(one * (total - one) * other * (total - other))
+    return (common * total - one * other) / norm if norm > 0 else 0.0
+
+
+def _contrast(light: np.ndarray, strokes: np.ndarray, marked: np.ndarray) -> float:
+    return abs(float(light[strokes & marked].mean() - light[~strokes & marked].mean()))

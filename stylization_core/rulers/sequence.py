@@ -11,6 +11,8 @@ FLOW_SIDE = 384
 """Motion is estimated at most at so many pixels along the longer side."""
 AGREEMENT = 0.06
 """Where the moved source frame is off the next one by more than this, motion was not found or something was covered."""
+TRACKED = 0.25
+"""The share of the picture or mask that must be found again for a pair to mean anything."""
 _NARROW = 16
 
 
@@ -26,7 +28,7 @@ def flicker(frames, source=None, mask=None) -> np.ndarray:
     motion counts as flicker.
     What fools it: without a source a steady moving sequence scores worse than a still one; a grey blur never flickers;
     texture that sticks to the screen while the source moves counts, texture that sticks to a wrongly tracked thing
-    counts too. A cut, where nothing is found again, gives NaN for this pair.
+    counts too. A cut, where less than :data:`TRACKED` is found again, gives NaN for its pair.
 
     Args:
         frames: two or more, in their order.
@@ -47,7 +49,8 @@ def flicker(frames, source=None, mask=None) -> np.ndarray:
         weight = np.ones(now.shape[:2]) if found[number] is None else found[number]
         if motion is not None:
             before, steady = _moved(before, motion[number - 1], motion[number])
-            weight = weight * steady
+            share = np.average(steady, weights=weight)
+            weight = weight * steady * (share >= TRACKED)
         change = np.abs(now - before).mean(axis=-1)
         values.append(np.average(change, weights=weight) if weight.any() else np.nan)
     return np.array(values)
@@ -63,7 +66,7 @@ def _source(source, frames: np.ndarray) -> np.ndarray:
 
 
 def _moved(picture: np.ndarray, source_before: np.ndarray, source_now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A picture of the time before, moved as the source moves till now, and where (bool, (H, W)) that can be trusted."""
+    """A picture of the time before, moved as the source moves, and where (bool, (H, W)) that can be trusted."""
     from scipy.ndimage import map_coordinates
 
     height, width = picture.shape[:2]
