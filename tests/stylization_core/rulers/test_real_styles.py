@@ -49,7 +49,7 @@ GAPS = {"color": style._color_gap, "texture": style._texture_gap}
 
 
 def apart(key, first, second):
-    """Distances between pictures whose statistics are known, (second, first): each is measured once, not once a pair."""
+    """Distances between pictures whose statistics are known, (second, first): each picture is measured only once."""
     return np.stack([GAPS[key](first, one[None]) for one in second])
 
 
