@@ -103,8 +103,9 @@ def texture_distance(result, exemplars, mask=None) -> np.ndarray:
     bands are horizontal, vertical and diagonal details of :data:`SCALES` octaves of the luminance's stationary wavelet
     transform (PyWavelets, :data:`WAVELET`).
     What fools it: a blur or grain of the right strength; the two diagonals are not told apart; scales count in pixels,
-    so exemplars should have about the size of the result; the subject's own texture counts too; at the coarsest
-    scale some 50 pixels outside of a mask count, and strong edges along it.
+    so exemplars should have about the size of the result; the subject's own texture counts too, so that near
+    styles overlap: results by one painting are the nearest, but prints of one hand hardly nearer to each other than to
+    another painter's; at the coarsest scale some 50 pixels outside of a mask count, and strong edges along it.
     """
     return _texture_gap(_texture_features(result, "result", mask), _center(_texture_features(exemplars, "exemplars")))
 

@@ -119,6 +119,23 @@ def test_weights_choose_patches(ruler):
     assert ruler(first, second, np.ones(20)) == pytest.approx(ruler(first, second))
 
 
+@names
+def test_a_patch_of_twice_the_weight_is_a_patch_twice(ruler):
+    doubled = [np.concatenate([each, each[:, :4]], axis=1) for each in (features(1), features(2))]
+    weights = np.where(np.arange(20) < 4, 2.0, 1.0)
+    second = doubled[1] if ruler is self_similarity_distance else features(2)
+    assert ruler(features(1), features(2), weights) == pytest.approx(ruler(doubled[0], second))
+
+
+def test_one_photo_each_and_exemplars_of_unlike_grams():
+    photos, results = features(1, (2, 20, 6)), features(2, (2, 20, 6))
+    each = [self_similarity_distance(photos[i], results[i])[0] for i in range(2)]
+    assert self_similarity_distance(photos, results) == pytest.approx(each)
+    # two of three directions, once each: the mean is (1, 1, 0) / 2, at norm 1 this far from the first
+    exemplars = np.eye(3)[:2, None]
+    assert gram_distance(exemplars[:1], exemplars) == pytest.approx([(2 - 2**0.5) ** 0.5])
+
+
 def test_weights_of_a_mask_are_the_share_of_each_patch():
     mask = np.zeros((1, 32, 48))
     mask[:, :16, :24] = 1

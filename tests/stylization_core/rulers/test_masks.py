@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.signal.windows import hann
 from skimage import data
 from stylization.stylization_core.errors import StylizationError
-from stylization.stylization_core.rulers import images, style
+from stylization.stylization_core.rulers import content, images, style
 from stylization.stylization_core.rulers.catalogue import CONTENT, STYLE
 
 SIDE = 192
@@ -61,6 +62,11 @@ def test_what_is_outside_does_not_count_and_what_is_inside_does(key, photo, resu
     value = ruler.measure(photo, result, mask=mask)
     outside = changed(result, ~grown(mask, REACH[key]))
     assert ruler.measure(photo, outside, mask=mask) == pytest.approx(value, abs=1e-9)
+    disc = mask * (np.hypot(np.arange(SIDE)[:, None] - 100, np.arange(SIDE) - 100) < 39)
+    outside = changed(result, ~grown(disc, REACH[key]))
+    value = ruler.measure(photo, result, mask=disc)
+    assert ruler.measure(photo, outside, mask=disc) == pytest.approx(value, abs=1e-9)
+    value = ruler.measure(photo, result, mask=mask)
     inside = ruler.measure(photo, changed(result, mask > 0), mask=mask)
     assert (inside < value - 0.05) if ruler.higher else (inside > value + 0.2)
 
@@ -106,11 +112,27 @@ def test_a_shift_inside_a_mask_is_found(photo, shape, shift):
     assert found == pytest.approx(np.hypot(*shift), abs=0.35)
 
 
-def test_a_faint_picture_shifts_under_a_mask_too(photo, mask):
-    """Edges that are even on average leave the mask's own shape as the strongest thing there is."""
-    texture = np.random.default_rng(3).uniform(size=(1, SIDE, SIDE, 1)).repeat(3, -1)
-    moved = np.roll(texture, (0, 5), (1, 2))
-    assert CONTENT["shift"].measure(texture, moved, mask=mask)[0] == pytest.approx(5, abs=0.15)
+@pytest.mark.parametrize("shift", [(0, 5), (12, 12)])
+@pytest.mark.parametrize("framed", [False, True])
+def test_neither_the_shape_of_a_mask_nor_a_frame_along_it_holds_a_shift(shift, framed):
+    """Soft texture moves, the mask and what is around it stand still; both are alike in the two pictures."""
+    random = np.random.default_rng(3).uniform(size=(1, SIDE, SIDE, 1)).repeat(3, -1)
+    texture = 0.3 + 0.4 * ndimage.gaussian_filter(random, (0, 1.5, 1.5, 0), mode="wrap")
+    down, right = np.mgrid[:SIDE, :SIDE]
+    for disc in (np.hypot(down - 90, right - 100) < 55, (abs(down - 90) < 40) & (abs(right - 100) < 60)):
+        pictures = [texture, np.roll(texture, shift, (1, 2))]
+        if framed:
+            pictures = [np.where(disc[..., None], picture, 0.1) for picture in pictures]
+        found = CONTENT["shift"].measure(*pictures, mask=disc.astype(float))[0]
+        assert found == pytest.approx(np.hypot(*shift), abs=0.2)
+
+
+def test_windows_of_a_shift_fall_to_the_border():
+    assert content._window(np.ones((6, 9))) == pytest.approx(np.outer(hann(8)[1:-1], hann(11)[1:-1]))
+    corner = np.triu(np.ones((30, 30)))
+    window = content._window(corner)
+    assert (window[corner == 0] == 0).all() and window.max() == pytest.approx(1)
+    assert window[0].max() < 0.1 and np.diagonal(window).max() < 0.1
 
 
 @pytest.mark.parametrize("key", ALL)

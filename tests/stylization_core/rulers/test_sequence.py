@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from skimage import data
 from stylization.stylization_core.errors import StylizationError
+from stylization.stylization_core.rulers import sequence
 from stylization.stylization_core.rulers.sequence import flicker
 
 SIDE = 128
@@ -86,9 +88,21 @@ def test_only_the_marked_part_counts():
 
 
 def test_a_large_picture_is_tracked_at_a_smaller_size():
-    small = pan(6, 2)
-    large = small.repeat(4, axis=1).repeat(4, axis=2)
-    assert flicker(look(large), large)[0] < 0.3 * flicker(look(large))[0]
+    """And its motion scaled back: nearly everything is found again, where it is."""
+    large = ndimage.zoom(pan(4, 2), (1, 6, 6, 1), order=1)
+    before, steady = sequence._moved(look(large[0]), large[0], large[1])
+    assert steady[:-20, :-30].mean() > 0.9
+    assert np.abs(before - look(large[1]))[steady].mean() < 0.005
+
+
+def test_what_comes_in_over_the_border_is_not_trusted(monkeypatch):
+    """Even where the source there looks the same."""
+    motion = np.stack([np.zeros((20, 30)), np.full((20, 30), 8.0)])
+    monkeypatch.setattr(sequence, "_flow", lambda now, before: motion)
+    even, ramp = np.full((20, 30, 3), 0.5), np.linspace(0, 1, 30)[None, :, None].repeat(20, 0).repeat(3, -1)
+    moved, steady = sequence._moved(ramp, even, even)
+    assert steady[:, :22].all() and not steady[:, 22:].any()
+    assert moved[:, :22] == pytest.approx(ramp[:, 8:])
 
 
 @pytest.mark.parametrize(
