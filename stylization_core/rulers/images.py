@@ -61,11 +61,14 @@ def areas(mask, pictures: int, size: tuple[int, int], subject: str = "mask") -> 
         float64 (H, W) each, or None each.
 
     Raises:
-        StylizationError: another size, a number that is neither 1 nor ``pictures``, NaN, nothing marked at all.
+        StylizationError: no picture at all, another size, a number that is neither 1 nor ``pictures``, NaN, nothing
+            marked at all.
     """
     if mask is None:
         return [None] * pictures
     found = mask.detach().cpu().numpy() if hasattr(mask, "detach") else np.asarray(mask)
+    if found.ndim < 2 or 0 in found.shape:
+        raise StylizationError(subject, f"the shape is {found.shape}, not (B, H, W)", "Give a mask of the picture")
     found = found.reshape(-1, *found.shape[-2:]).astype(np.float64)
     if found.shape[1:] != tuple(size):
         sizes = f"it is {found.shape[2]}x{found.shape[1]} pixels, the pictures are {size[1]}x{size[0]}"
@@ -79,6 +82,26 @@ def areas(mask, pictures: int, size: tuple[int, int], subject: str = "mask") -> 
     if empty:
         raise StylizationError(subject, f"nothing is marked in entry {empty[0]}", "Mark a region, or disconnect it")
     return [found[number % len(found)] for number in range(pictures)]
+
+
+def box(area: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the smallest rectangle around all that an area (H, W) marks."""
+    rows, columns = (np.flatnonzero(area.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def at_least(least: int, shape: tuple[int, ...], subject: str = "pictures") -> None:
+    """Refuse what is too small to be measured.
+
+    Args:
+        least: pixels that a side needs.
+        shape: height and width, and what may follow.
+
+    Raises:
+        StylizationError: a side is shorter.
+    """
+    if min(shape[:2]) < least:
+        raise StylizationError(subject, f"one is {shape[1]}x{shape[0]} pixels", f"Give at least {least} pixels a side")
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
