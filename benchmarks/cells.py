@@ -51,6 +51,16 @@ class Cells:
             path.with_suffix(".json").write_text(json.dumps(record) + "\n", encoding="utf-8")
             say(f"{count}/{len(missing)} {method} {number}")
 
+    def measure(self, measured: Callable[[int, list[Image.Image]], Record], width: int) -> None:
+        """Take the rulers anew on what is kept, after they changed; ``width`` is that of one picture of a strip."""
+        for number, method in self.records():
+            path = self.path_of(number, method)
+            with Image.open(path) as strip:
+                whole = strip.convert("RGB")
+            parts = [whole.crop((left, 0, left + width, whole.height)) for left in range(0, whole.width, width)]
+            record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) | measured(number, parts)
+            path.with_suffix(".json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+
     def records(self) -> dict[tuple[int, str], Record]:
         """What is kept, by (case, method)."""
         found = {}

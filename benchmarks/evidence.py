@@ -3,6 +3,7 @@
     .host/env/environment/bin/python benchmarks/evidence.py                  # make what is missing, then the report
     .host/env/environment/bin/python benchmarks/evidence.py --only report    # from what is kept
     .host/env/environment/bin/python benchmarks/evidence.py --only cells --model drawings   # a share of the work
+    .host/env/environment/bin/python benchmarks/evidence.py --only rulers    # anew on what is kept, after they changed
 
 A cell is one photograph in one style by one method at one setting. Its picture and its record stay in
 .host/evidence/all and are not made again, so the script can be stopped at any point; remove that folder after the
@@ -416,22 +417,29 @@ def measured(case: Case, picture: Image.Image) -> dict[str, float]:
     return found | {key: float(value[0]) for key, value in parts.items()}
 
 
+def cases(model: str) -> Callable[[int], Case]:
+    """The cases of a model, each made once."""
+    host = Pocket() if model == "photographs" else Drawings()
+    return lru_cache(maxsize=CASES)(lambda number: Case(host, model, number))
+
+
+def measure(model: str) -> None:
+    """Take the rulers on what is kept."""
+    case_of = cases(model)
+    cells(model).measure(lambda number, pictures: measured(case_of(number), *pictures), SIZES[model][0])
+
+
 def make(model: str, families: list[str] | None) -> None:
     """Make the cells that are not kept yet."""
-    host = Pocket() if model == "photographs" else Drawings()
-    by_name = {name: rest for name, *rest in settings(model)}
-
-    @lru_cache(maxsize=CASES)
-    def case_of(number: int) -> Case:
-        return Case(host, model, number)
+    case_of, by_name = cases(model), {name: rest for name, *rest in settings(model)}
 
     def run(number: int, method: str) -> tuple[list[Image.Image], dict]:
         case, (family, setting, controlled) = case_of(number), by_name[method]
-        host.rows = 0
+        case.host.rows = 0
         found = kept_elsewhere(case, family, setting, controlled)
         if found is None:
             picture, seconds = pocket.timed(lambda: family.made(case, setting, controlled))
-            found = picture, {"rows": host.rows, "seconds": seconds}
+            found = picture, {"rows": case.host.rows, "seconds": seconds}
         return [found[0]], measured(case, found[0]) | found[1]
 
     wanted = [name for name, family, *_ in settings(model) if not families or family.name in families]
@@ -446,11 +454,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="*", default=list(HALVES), choices=list(HALVES))
     parser.add_argument("--families", nargs="*", help="only these; default all")
-    parser.add_argument("--only", choices=("cells", "report"), help="one half of the work; default both")
+    parser.add_argument(
+        "--only", choices=("cells", "rulers", "report"), help="a part of the work; default cells and report"
+    )
     chosen = parser.parse_args()
-    for model in chosen.model if chosen.only != "report" else ():
+    for model in chosen.model if chosen.only in (None, "cells") else ():
         make(model, chosen.families)
-    if chosen.only != "cells":
+    for model in chosen.model if chosen.only == "rulers" else ():
+        measure(model)
+    if chosen.only in (None, "report"):
         halves = {TITLES[model]: (HALVES[model], cells(model)) for model in HALVES}
         write_report(halves, INTRODUCTION, READING)
 
