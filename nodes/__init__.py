@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .conditioning_batch import StylizeConditioningBatch
 from .holistic import StylizeHolisticInjector
+from .protection import StylizeProtectComposite, StylizeProtectRegion
 from .references import StylizeInvertReference, StylizeReference
 from .regions import StylizeClassAdaptiveAttention, StylizeRegion, StylizeRegionComposite
 from .relevance_map import StylizeRelevanceMap
@@ -41,6 +42,8 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeLoadHolisticInjector,
     StylizeTrainClassAdaptive,
     StylizeLoadClassAdaptive,
+    StylizeProtectRegion,
+    StylizeProtectComposite,
 ]
 
 

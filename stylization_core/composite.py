@@ -49,3 +49,18 @@ def composite(original: Tensor, styled: Tensor, mask: Tensor) -> Tensor:
         counts = f"original has {len(original)} pictures, styled {len(styled)}, the masks {len(mask)}"
         raise StylizationError("styled", counts, "Give as many of each, or one")
     return torch.where(mask[..., None] > 0, torch.lerp(original, styled, mask[..., None]), original)
+
+
+def protected(original: Tensor, styled: Tensor, mask: Tensor, feather: float) -> tuple[Tensor, Tensor]:
+    """``original`` bit for bit where ``mask`` is 1, ``styled`` elsewhere, with a soft border on the outer side.
+
+    Args:
+        original, styled: see :func:`composite`.
+        mask: (B or 1, H, W) in [0, 1].
+        feather: width of the border in pixels.
+
+    Returns:
+        The picture, and what was taken from ``styled``, (B or 1, H, W).
+    """
+    taken = feathered_inwards(1 - mask.clamp(0, 1), feather)
+    return composite(original, styled, taken), taken
