@@ -14,6 +14,7 @@ from .sms import StylizeSMS
 from .sms_parts import StylizeSMSGuider, StylizeSMSSampler, StylizeSMSSigmas
 from .style_cards import StylizeLoadStyleCard, StylizeSaveStyleCard
 from .style_lora import StylizeStyleLoRA
+from .style_score import StylizeStyleScore
 from .trained_injector import StylizeLoadHolisticInjector, StylizeTrainHolisticInjector
 from .trained_regions import StylizeLoadClassAdaptive, StylizeTrainClassAdaptive
 
@@ -44,6 +45,7 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeLoadClassAdaptive,
     StylizeProtectRegion,
     StylizeProtectComposite,
+    StylizeStyleScore,
 ]
 
 

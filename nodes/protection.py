@@ -96,11 +96,14 @@ class StylizeProtectComposite(io.ComfyNode):
                 io.Mask.Input("mask", tooltip="What comes back: white exactly, grey in part."),
                 io.Float.Input(
                     "feather",
-                    default=8.0,
+                    default=4.0,
                     min=0.0,
                     max=512.0,
                     step=1.0,
-                    tooltip="Soft border in pixels, on the outer side of the mask.",
+                    tooltip=(
+                        "Soft border in pixels, on the outer side of the mask. 0 for a label with an edge of its own, "
+                        "more for a face."
+                    ),
                 ),
             ],
             outputs=[
@@ -134,7 +137,8 @@ class StylizeProtectComposite(io.ComfyNode):
             f"picture {number}: seam {shown:.2f}, {100 * share:.1f} % exactly the original"
             for number, (shown, share) in enumerate(zip(seams, kept, strict=True), 1)
         ]
-        return io.NodeOutput(found, max(seams), "\n".join([*lines, "1 is no seam beyond what both pictures have there"]))
+        text = "\n".join([*lines, "a seam of 1 is no step beyond those that both pictures have there themselves"])
+        return io.NodeOutput(found, max(seams), text)
 
 
 def _row(given: torch.Tensor, row: int) -> torch.Tensor:
