@@ -12,6 +12,8 @@ from ..stylization_core.hosts.comfyui.style_source import find_style
 from .inputs import check_channels, latent_samples
 from .sms_inputs import cfg_input, style_model_input
 
+SUCH = "Give whole numbers from 1 to 999, such as 200, 400, 600"
+
 
 class StylizeStyleScore(io.ComfyNode):
     """MODEL with a style + pictures -> their Style Matching Score."""
@@ -49,7 +51,7 @@ class StylizeStyleScore(io.ComfyNode):
                     default=2,
                     min=1,
                     max=64,
-                    tooltip="Noises at each level. More is calmer; each costs four model rows per picture (two at CFG 1).",
+                    tooltip="Noises at each level. More is calmer; each costs four model rows a picture, two at CFG 1.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -69,7 +71,7 @@ class StylizeStyleScore(io.ComfyNode):
             outputs=[
                 io.Float.Output(display_name="SCORE", tooltip="Mean score of the pictures; lower is nearer."),
                 io.String.Output(
-                    display_name="TEXT", tooltip="JSON: each picture's score, by level too, and its share."
+                    display_name="TEXT", tooltip="JSON: score of each picture, by level too, and its share."
                 ),
             ],
         )
@@ -122,10 +124,8 @@ def _timesteps(text: str) -> list[int]:
     found = set()
     for part in filter(None, (one.strip() for one in text.replace(";", ",").split(","))):
         if not part.isdecimal() or not 1 <= int(part) <= 999:
-            raise StylizationError(
-                "levels", f"'{part}' is no timestep", "Give whole numbers from 1 to 999, such as 200"
-            )
+            raise StylizationError("levels", f"'{part}' is no timestep", SUCH)
         found.add(int(part))
     if not found:
-        raise StylizationError("levels", "there is none", "Give whole numbers from 1 to 999, such as 200, 400, 600")
+        raise StylizationError("levels", "there is none", SUCH)
     return sorted(found, reverse=True)

@@ -44,9 +44,9 @@ class ScoreRuler(ScoreSampler):
         self.timesteps, self.draws = tuple(timesteps), draws
         self.scores: Tensor | None = None
 
-    def pairs(self, sigmas: Tensor) -> int:
-        """How often it asks."""
-        return len(self.timesteps) * self.draws
+    def work(self, sigmas: Tensor) -> str:
+        """As the parent's."""
+        return f"style score: {len(self.timesteps) * self.draws} questions"
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *_others, **_named):
         """Called by the guider."""
