@@ -1,4 +1,4 @@
-"""What a picture keeps exactly: a styled picture inside a mask, the original everywhere else."""
+"""What a picture keeps exactly: the original outside of styled regions, or inside protected ones."""
 
 from __future__ import annotations
 
@@ -28,6 +28,24 @@ def feathered_inwards(mask: Tensor, width: float) -> Tensor:
     padded = F.pad(mask[:, None], (size // 2,) * 4, mode="replicate")
     inside = F.avg_pool2d(F.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)[:, 0]
     return torch.minimum(mask, (2 * inside - 1).clamp(0, 1))
+
+
+def feathered_outwards(mask: Tensor, width: float) -> Tensor:
+    """A mask with a soft border around it: 1 where ``mask`` is 1, and nowhere below it.
+
+    Args:
+        mask: (B, H, W) in [0, 1].
+        width: of the soft border in pixels; 0 returns the mask, anything else softens two at least.
+    """
+    if width <= 0:
+        return mask
+    radius = max(1, int(width / 2))
+    size = 2 * radius + 1
+    # a mean over no more than what was added before leaves the mask itself whole, at corners and in thin parts too
+    wide = F.max_pool2d(F.max_pool2d(mask[:, None], (1, size), 1, (0, radius)), (size, 1), 1, (radius, 0))
+    padded = F.pad(wide, (radius,) * 4, mode="replicate")
+    soft = F.avg_pool2d(F.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)[:, 0]
+    return torch.maximum(mask, soft)
 
 
 def composite(original: Tensor, styled: Tensor, mask: Tensor) -> Tensor:
@@ -62,5 +80,5 @@ def protected(original: Tensor, styled: Tensor, mask: Tensor, feather: float) ->
     Returns:
         The picture, and what was taken from ``styled``, (B or 1, H, W).
     """
-    taken = feathered_inwards(1 - mask.clamp(0, 1), feather)
+    taken = 1 - feathered_outwards(mask.clamp(0, 1), feather)
     return composite(original, styled, taken), taken

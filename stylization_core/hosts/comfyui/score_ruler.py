@@ -29,7 +29,7 @@ class ScoreRuler(ScoreSampler):
     Source: Style Matching Score (arXiv 2503.07601), its integrand at set levels.
     What fools it: SMS optimises exactly this, so for its results it is shown and never proof. It goes by the model:
     a picture that neither network knows can have any score, and one that both denoise wholly (flat, blurred) has a
-    low one. CFG multiplies it. Numbers of two LoRAs, prompts or strengths are not comparable; those of two pictures
+    low one. Numbers of two LoRAs, prompts or strengths are not comparable; those of two pictures
     of one size under the same settings are.
 
     Args:
