@@ -29,6 +29,7 @@ import training_nodes
 from real_size import through
 from stylization.stylization_core.class_adapter import ClassAdapter
 from stylization.stylization_core.rulers import content, style
+from stylization.stylization_core.rulers.seam import seam
 from stylization_host import comfy_tree
 
 CASES = 24
@@ -204,13 +205,11 @@ def measured(case: Case, picture: Image.Image) -> dict[str, float]:
     apart = [[float(style.color_distance(part, one)[0]) for one in styles] for part in parts]
     change = np.abs(found - plain).mean((0, 2))
     inside = np.concatenate([change[LEFT], change[RIGHT]]).mean()
-    slope = np.abs(np.diff(found, axis=1)).mean((0, 2))
-    borders = [PART - 1, WIDTH - PART - 1]
     return {
         "leakage": float(np.sqrt(apart[0][0] * apart[1][1] / (apart[0][1] * apart[1][0]))),
         "own color": (apart[0][0] + apart[1][1]) / 2,
         "outside / inside": float(change[FREE].mean() / inside) if inside > 0 else 0.0,
-        "seam": float(slope[borders].mean() / slope.mean()),
+        "seam": float(seam(found[None], np.concatenate(case.masks).max(0))[0]),
         "edges": agreement(found.astype(np.float32), np.asarray(hint_of(case.guide), np.float32) / 255),
         "structure": float(content.structure_similarity(plain[None], found[None])[0]),
     }

@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .conditioning_batch import StylizeConditioningBatch
 from .holistic import StylizeHolisticInjector
+from .protection import StylizeProtectComposite, StylizeProtectRegion
 from .references import StylizeInvertReference, StylizeReference
 from .regions import StylizeClassAdaptiveAttention, StylizeRegion, StylizeRegionComposite
 from .relevance_map import StylizeRelevanceMap
@@ -13,6 +14,7 @@ from .sms import StylizeSMS
 from .sms_parts import StylizeSMSGuider, StylizeSMSSampler, StylizeSMSSigmas
 from .style_cards import StylizeLoadStyleCard, StylizeSaveStyleCard
 from .style_lora import StylizeStyleLoRA
+from .style_score import StylizeStyleScore
 from .trained_injector import StylizeLoadHolisticInjector, StylizeTrainHolisticInjector
 from .trained_regions import StylizeLoadClassAdaptive, StylizeTrainClassAdaptive
 
@@ -41,6 +43,9 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeLoadHolisticInjector,
     StylizeTrainClassAdaptive,
     StylizeLoadClassAdaptive,
+    StylizeProtectRegion,
+    StylizeProtectComposite,
+    StylizeStyleScore,
 ]
 
 

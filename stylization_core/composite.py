@@ -1,4 +1,4 @@
-"""What a picture keeps exactly: a styled picture inside a mask, the original everywhere else."""
+"""What a picture keeps exactly: the original outside of styled regions, or inside protected ones."""
 
 from __future__ import annotations
 
@@ -30,6 +30,24 @@ def feathered_inwards(mask: Tensor, width: float) -> Tensor:
     return torch.minimum(mask, (2 * inside - 1).clamp(0, 1))
 
 
+def feathered_outwards(mask: Tensor, width: float) -> Tensor:
+    """A mask with a soft border around it: 1 where ``mask`` is 1, and nowhere below it.
+
+    Args:
+        mask: (B, H, W) in [0, 1].
+        width: of the soft border in pixels; 0 returns the mask, anything else softens two at least.
+    """
+    if width <= 0:
+        return mask
+    radius = max(1, int(width / 2))
+    size = 2 * radius + 1
+    # a mean over no more than what was added before leaves the mask itself whole, at corners and in thin parts too
+    wide = F.max_pool2d(F.max_pool2d(mask[:, None], (1, size), 1, (0, radius)), (size, 1), 1, (radius, 0))
+    padded = F.pad(wide, (radius,) * 4, mode="replicate")
+    soft = F.avg_pool2d(F.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)[:, 0]
+    return torch.maximum(mask, soft)
+
+
 def composite(original: Tensor, styled: Tensor, mask: Tensor) -> Tensor:
     """``styled`` where ``mask`` is 1, ``original`` bit for bit where it is 0.
 
@@ -49,3 +67,18 @@ def composite(original: Tensor, styled: Tensor, mask: Tensor) -> Tensor:
         counts = f"original has {len(original)} pictures, styled {len(styled)}, the masks {len(mask)}"
         raise StylizationError("styled", counts, "Give as many of each, or one")
     return torch.where(mask[..., None] > 0, torch.lerp(original, styled, mask[..., None]), original)
+
+
+def protected(original: Tensor, styled: Tensor, mask: Tensor, feather: float) -> tuple[Tensor, Tensor]:
+    """``original`` bit for bit where ``mask`` is 1, ``styled`` elsewhere, with a soft border on the outer side.
+
+    Args:
+        original, styled: see :func:`composite`.
+        mask: (B or 1, H, W) in [0, 1].
+        feather: width of the border in pixels.
+
+    Returns:
+        The picture, and what was taken from ``styled``, (B or 1, H, W).
+    """
+    taken = 1 - feathered_outwards(mask.clamp(0, 1), feather)
+    return composite(original, styled, taken), taken

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..protection import Protection
 from ..randomness import stream
 from ..relevance import MEAN_RELEVANCE
 from ..spectrum import spectrum_gradient, spectrum_prox
@@ -45,6 +46,7 @@ class Terms:
         pull: decoupled weight decay towards the source, per unit of step size. The published optimiser decays towards
             zero (0.01), which washes out whatever gets no gradient; 0 by default.
         mask: (B or 1, 1, H, W) in [0, 1]; 0 keeps the source exactly.
+        protection: a region in which each step leaves the high bands where they are.
     """
 
     strength: float = 1.0
@@ -56,6 +58,7 @@ class Terms:
     pull: float = 0.0
     relevance: Tensor | Relevance | None = None
     mask: Tensor | None = None
+    protection: Protection | None = None
 
 
 def score_gradient(style: Tensor, fake: Tensor, weight: float) -> Tensor:
@@ -128,13 +131,16 @@ def optimize(
         if weight and not terms.proximal:
             gradient = gradient + weight * spectrum_gradient(x, source, rate, color_weight=terms.color)
         # a step of size 0 leaves x as it is to the last bit: the sign of a rounding error is a full gradient
-        x = x - spread * adam.step(gradient * spread, size)
+        before, x = x, x - spread * adam.step(gradient * spread, size)
         if weight and terms.proximal:
             # in the metric of the optimiser's own step, so that both forms hold alike
             threshold = size * weight * spread**2 / adam.spread.mean((2, 3), keepdim=True)
             x = spectrum_prox(x, source, rate, threshold, color_weight=terms.color)
         if terms.pull:
             x = torch.lerp(x, source, min(1.0, size * terms.pull))
+        if terms.protection is not None:
+            # of the step and not of all since the source, which would compound a strength below 1
+            x = terms.protection.held(x, before)
         if terms.mask is not None:
             x = torch.lerp(source, x, terms.mask)
         if on_step is not None:

@@ -134,6 +134,21 @@ INPUTS = {
         "control_first",
     ],
     "StylizeConditioningBatch": ["conditioning", "previous"],
+    "StylizeProtectRegion": ["model", "mask", "strength", "band", "start_percent", "end_percent", "content"],
+    "StylizeProtectComposite": ["original", "styled", "mask", "feather"],
+    "StylizeStyleScore": [
+        "model",
+        "positive",
+        "negative",
+        "cfg",
+        "images",
+        "vae",
+        "levels",
+        "draws",
+        "seed",
+        "content",
+        "style_model",
+    ],
 }
 """Ids in their order: saved workflows hold widget values by place. New inputs go to the end."""
 
@@ -152,6 +167,9 @@ OUTPUTS = {
     "StylizeSharedAttention": ["MODEL"],
     "StylizeSharedAttentionBatch": ["MODEL"],
     "StylizeConditioningBatch": ["CONDITIONING"],
+    "StylizeProtectRegion": ["MODEL"],
+    "StylizeProtectComposite": ["IMAGE", "SEAM", "TEXT"],
+    "StylizeStyleScore": ["SCORE", "TEXT"],
 }
 
 OPTIONS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stylization.stylization_core.composite import composite, feathered_inwards, reach
+from stylization.stylization_core.composite import composite, feathered_inwards, feathered_outwards, protected, reach
 
 
 def test_reach_of_soft_masks():
@@ -40,3 +40,40 @@ def test_nan_outside_does_not_come_in():
 def test_one_original_serves_many():
     original, styled = torch.rand(1, 4, 6, 3), torch.rand(3, 4, 6, 3)
     assert composite(original, styled, torch.full((1, 4, 6), 0.25)).shape == (3, 4, 6, 3)
+
+
+@pytest.mark.parametrize("width", [1.0, 6.0, 30.0])
+def test_soft_borders_lie_outside(width):
+    """Also around corners and dots: next to the mask they are nearly 1, and from there they only fall."""
+    mask = torch.zeros(1, 80, 90)
+    mask[:, 30:50, 40:60], mask[:, 40, 20] = 1, 1
+    found, radius = feathered_outwards(mask, width), max(1, int(width / 2))
+    assert (found[mask == 1] == 1).all() and (found >= mask).all()
+    beside = found[0, [29, 29, 35, 50], [45, 40, 60, 60]]
+    first = 2 * radius / (2 * radius + 1)
+    torch.testing.assert_close(beside, torch.tensor([first, first, first, first**2]))
+    assert (found[0, 35, 60:].diff() <= 0).all()
+    if radius < 10:
+        assert found[0, 35, 59 + 2 * radius] > 0 and (found[0, 35, 60 + 2 * radius :] == 0).all()
+    assert feathered_outwards(mask, 0.0) is mask
+
+
+@pytest.mark.parametrize("feather", [0.0, 3.0, 9.0])
+def test_protected_part_is_the_original_to_the_last_bit(feather):
+    original, styled = torch.rand(2, 40, 60, 3), torch.rand(2, 40, 60, 3)
+    mask = torch.zeros(1, 40, 60)
+    mask[:, 12:30, 20:40] = 1
+    found, taken = protected(original, styled, mask, feather)
+    inside = mask[0] == 1
+    assert torch.equal(found[:, inside], original[:, inside])
+    assert (taken[0][inside] == 0).all() and taken[0, 20, 40] > 0
+    assert torch.equal(found[:, :, : 20 - int(feather)], styled[:, :, : 20 - int(feather)])
+    assert bool((taken[0, 20, 40:].diff() >= 0).all()) and taken[0, 20, -1] == 1
+    if feather:
+        assert 0 < taken[0, 20, 40] < 1
+
+
+def test_grey_of_a_mask_protects_in_part():
+    original, styled = torch.zeros(1, 4, 6, 3), torch.ones(1, 4, 6, 3)
+    found, _ = protected(original, styled, torch.full((1, 4, 6), 0.25), 0.0)
+    torch.testing.assert_close(found, torch.full_like(found, 0.75))

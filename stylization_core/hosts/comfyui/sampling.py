@@ -1,4 +1,4 @@
-"""Regularizer, refiner and score guidance in the steps of an ordinary sampler.
+"""Regularizer, refiner, score guidance and protected regions in the steps of an ordinary sampler.
 
 One wrapper around the sampler reads what the nodes left on the MODEL (``settings``), builds everything the run needs,
 and puts it into the run's own copy of the model options; so nothing outlives the run. SMS reads the same settings
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...errors import StylizationError, naming
 from ...masks import latent_mask
+from ...protection import Protection
 from ...relevance import live_relevance, placed
 from ...sms.guidance import EditPath, added
 from ...spectrum import hold_band
@@ -28,11 +29,14 @@ from .relevance_map import BASE, RelevanceSampler, ask_pair, precomputed, proces
 from .row_gate import RowGate
 from .settings import (
     GUIDANCE,
+    PROTECT_REGION,
+    PROTECTION,
     REFINEMENT,
     REFINER,
     REGULARIZER,
     SCORE_GUIDANCE,
     SPECTRUM,
+    ProtectedRegion,
     Refinement,
     ScoreGuidance,
     SpectrumHold,
@@ -45,6 +49,9 @@ HIGHEST = 1e4
 """Stands for the infinite noise-to-signal ratio of a flow's first level."""
 
 CFG_FUNCTIONS = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
+
+Placed = SpectrumHold | Refinement | ScoreGuidance | ProtectedRegion
+"""Settings with a percent window."""
 
 EMPTY = "the run starts from an empty latent, so there is no content to keep"
 
@@ -76,7 +83,7 @@ def _around_sampler(
 
 
 class _Run:
-    """What acts in one sampling run, in the order guidance, refiner, regularizer."""
+    """What acts in one sampling run, in the order guidance, refiner, regularizer, protection."""
 
     def __init__(self, guider, sigmas, extra_args: dict, noise: Tensor, latent_image: Tensor | None, strength: float):
         self.guider, self.given = guider, extra_args["model_options"]
@@ -98,7 +105,7 @@ class _Run:
     def open(self, denoise_mask: Tensor | None) -> None:
         """Build what acts; :meth:`close` is due afterwards, also where this fails."""
         attached = self.guider.model_patcher.get_attachment
-        guidance, refinement, spectrum = (attached(key) for key in (GUIDANCE, REFINEMENT, SPECTRUM))
+        guidance, refinement, spectrum, region = map(attached, (GUIDANCE, REFINEMENT, SPECTRUM, PROTECTION))
         if guidance is not None and guidance.strength != 0 and self._entered(guidance):
             with naming(SCORE_GUIDANCE):
                 self.guidance = _Guidance(self, guidance)
@@ -110,8 +117,11 @@ class _Run:
         if spectrum is not None and spectrum.hold != 0 and self._entered(spectrum):
             with naming(REGULARIZER):
                 self.parts.append(_Regularizer(self, spectrum))
+        if region is not None and region.strength != 0 and self._entered(region):
+            with naming(PROTECT_REGION):
+                self.parts.append(_Protector(self, region))
 
-    def _entered(self, settings: SpectrumHold | Refinement | ScoreGuidance) -> bool:
+    def _entered(self, settings: Placed) -> bool:
         """Whether any level between the run's first and its last above zero lies in the settings' window."""
         return bool(self.visited) and self.window(settings).meets(min(self.visited), max(self.visited))
 
@@ -138,7 +148,7 @@ class _Run:
             denoised = part.act(denoised, sigma, args)
         return denoised
 
-    def window(self, settings: SpectrumHold | Refinement | ScoreGuidance) -> NoiseWindow:
+    def window(self, settings: Placed) -> NoiseWindow:
         return NoiseWindow(self.levels.sampling, settings.start, settings.end)
 
     def content(
@@ -222,6 +232,20 @@ class _Refiner:
             noised = self.run.levels.noised(content, self.run.noise, sigma)
             relevance = live_relevance(*self._ask(noised, sigma), floor=self.settings.floor)
         return placed(denoised.float(), self.content, relevance, min(1.0, self.run.strength)).to(denoised)
+
+
+class _Protector:
+    """Holds the high bands of a region, at full strength whatever the dial says above 0."""
+
+    def __init__(self, run: _Run, settings: ProtectedRegion):
+        self.window = run.window(settings)
+        self.content = run.content(settings.content)
+        self.protection = Protection(latent_mask(settings.mask, run.noise), settings.band, settings.strength)
+
+    def act(self, denoised: Tensor, sigma: float, args: dict) -> Tensor:
+        if not self.window.open_at(sigma):
+            return denoised
+        return self.protection.held(denoised.float(), self.content).to(denoised)
 
 
 class _Guidance:

@@ -21,6 +21,7 @@ SHARED = "stylization.shared_attention"
 SHARED_BATCH = "stylization.shared_attention_batch"
 HOLISTIC = "stylization.holistic"
 REGIONS = "stylization.regions"
+PROTECTION = "stylization.protection"
 
 # display names, for messages of what acts in a later node's run
 REGULARIZER = "Stylize Spectrum Regularizer"
@@ -30,6 +31,7 @@ SHARED_ATTENTION = "Stylize Shared Attention"
 SHARED_ATTENTION_BATCH = "Stylize Shared Attention (Batch)"
 HOLISTIC_INJECTOR = "Stylize Holistic Injector"
 CLASS_ADAPTIVE = "Stylize Class-Adaptive Attention"
+PROTECT_REGION = "Stylize Protect Region"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,26 @@ class ScoreGuidance:
     edit: bool = True
     start: float = 0.0
     end: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class ProtectedRegion:
+    """Settings of the protected region.
+
+    Attributes:
+        mask: (B or 1, H, W) in [0, 1] of any size.
+        band: share of the spectrum left free, from the low end.
+        strength: share of the hold. The dial does not scale it: half a style is protected from as wholly as a whole.
+        start, end: percent window of ordinary sampling.
+        content: as for :class:`SpectrumHold`.
+    """
+
+    mask: Tensor
+    band: float = 0.0
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    content: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

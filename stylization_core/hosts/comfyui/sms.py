@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import StylizationError, naming
 from ...masks import latent_mask
+from ...protection import Protection
 from ...relevance import live_relevance
 from ...sms.optimize import Terms, channel_spread, optimize
 from ...sms.schedule import lowest_timestep, make_schedule
@@ -18,7 +19,7 @@ from .dial import dial
 from .levels import Levels
 from .reached import save_reached
 from .relevance_map import precomputed
-from .settings import REFINEMENT, REFINER, SPECTRUM, Refinement, SpectrumHold
+from .settings import PROTECT_REGION, PROTECTION, REFINEMENT, REFINER, SPECTRUM, Refinement, SpectrumHold
 from .style_guider import ScoreSampler, StyleMatchingGuider
 
 OWN_PREFIX = "stylization."
@@ -129,7 +130,15 @@ class _Run:
             pull=self.settings.pull,
             relevance=self._relevance(self._attached(REFINEMENT, self.settings.refinement)),
             mask=self.mask,
+            protection=self._protection(),
         )
+
+    def _protection(self) -> Protection | None:
+        region = self._attached(PROTECTION, None)
+        if region is None or region.strength == 0:
+            return None
+        with naming(PROTECT_REGION):
+            return Protection(latent_mask(region.mask, self.source), region.band, region.strength)
 
     def _reached(self) -> Tensor | None:
         reached, start, steps = self.settings.reached, self.settings.start, len(self.schedule)

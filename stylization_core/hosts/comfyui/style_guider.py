@@ -61,6 +61,10 @@ class ScoreSampler(comfy.samplers.Sampler):
         """Whether the run would change nothing, so that the input latent itself is the answer."""
         return False
 
+    def work(self, sigmas: Tensor) -> str:
+        """How often it asks, in words."""
+        return f"SMS: {len(sigmas) - 1} iterations"
+
 
 class StyleMatchingGuider(comfy.samplers.CFGGuider):
     """Guider whose model can be asked for a style prediction beside its own.
@@ -103,7 +107,7 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
     def outer_sample(self, noise, latent_image, sampler, sigmas, *args, **kwargs):
         """Prepare windows, row gate, second model and trained copy; take them down whatever happens."""
         if isinstance(sampler, ScoreSampler):
-            self._say_cost(len(sigmas) - 1, noise.shape[0])
+            self._say_cost(sampler.work(sigmas), noise.shape[0])
             if self.fake.trained:
                 # before the models are loaded, so that none of this run's is unloaded for the copy
                 needed = training_bytes(self.model_patcher, self.fake.rank)
@@ -121,11 +125,11 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
                     part.close()
             self._second = self._twin = self._draws = None
 
-    def _say_cost(self, steps: int, batch: int) -> None:
+    def _say_cost(self, work: str, batch: int) -> None:
         rows = batch * (2 if math.isclose(self.cfg, 1.0) else 4)
         style = 0 if self.style.branch is None else self.style.branch.nbytes / 2**20
-        text = "[Stylization] SMS: %d iterations, %d model rows for the scores; style deltas %.1f MiB beside the model"
-        logging.info(text, steps, rows, style)
+        text = "[Stylization] %s, %d model rows for the scores; style deltas %.1f MiB beside the model"
+        logging.info(text, work, rows, style)
         if self.fake.trained:
             copy = training_bytes(self.model_patcher, self.fake.rank) / 2**20
             text = "[Stylization] trained fake score: %.0f MiB for a private copy of the model; %d rows with gradients"

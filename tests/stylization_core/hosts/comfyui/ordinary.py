@@ -7,11 +7,14 @@ import torch
 from stylization.stylization_core.hosts.comfyui.sampling import acting
 from stylization.stylization_core.hosts.comfyui.settings import (
     GUIDANCE,
+    PROTECT_REGION,
+    PROTECTION,
     REFINEMENT,
     REFINER,
     REGULARIZER,
     SCORE_GUIDANCE,
     SPECTRUM,
+    ProtectedRegion,
     Refinement,
     ScoreGuidance,
     SpectrumHold,
@@ -53,6 +56,10 @@ def guided(model, style_model=None, **settings):
     if style.patcher is not None:
         clone.set_additional_models(SECOND_MODEL, [style.patcher])
     return acting(clone)
+
+
+def protected(model, mask, **settings):
+    return acting(attach_once(model, PROTECTION, ProtectedRegion(mask, **settings), PROTECT_REGION))
 
 
 def everything(model, style_model=None, *, edit: bool = True):
