@@ -1,0 +1,269 @@
+"""A report on results: every ruler beside its anchors, as numbers, JSON and text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .rulers.style import SetDistance
+
+VERSION = 1
+CONTENT, STYLE = "content", "style"
+IDENTITY, STYLE_COPY, TURNED, EXEMPLAR = "photo itself", "style copy", "photo turned round", "the exemplar"
+"""Anchors as people read them."""
+NOTHING = 1e-6
+"""Anchors that differ by no more than this are one."""
+UNITS = {"Delta E": "ΔE", "CIELAB": "ΔE", "octaves": "oct"}
+"""Shorter where there is little room."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One ruler on one area.
+
+    Attributes:
+        values: of each result, (B,).
+        identity: with the photo itself as result.
+        style_copy: with true pictures of the style as results: the exemplars, fitted to the photo's size (content), or
+            each against the others (style). None without exemplars, and of style with a single one.
+        unrelated: content without exemplars: with the photo turned upside down as result.
+    """
+
+    values: np.ndarray
+    identity: float | None = None
+    style_copy: float | None = None
+    unrelated: float | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Over the results."""
+        return mean_of(self.values)
+
+    def as_json(self) -> dict:
+        """Plain numbers, None where there is none."""
+        anchors = {"identity": self.identity, "style_copy": self.style_copy, "unrelated": self.unrelated}
+        return {
+            "mean": _number(self.mean),
+            "values": [_number(value) for value in self.values],
+            **{name: _number(value) for name, value in anchors.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Two anchors that a ruler's numbers are read between.
+
+    Attributes:
+        worst, best: their numbers; best may be the smaller one.
+        at_worst, at_best: which anchors they are.
+    """
+
+    worst: float
+    at_worst: str
+    best: float
+    at_best: str
+
+    def place(self, value):
+        """0 at the worst anchor, 1 at the best; outside where the value is."""
+        return (value - self.worst) / (self.best - self.worst)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ruler of a report.
+
+    Attributes:
+        group: :data:`CONTENT` or :data:`STYLE`.
+        whole, region: on the whole picture, and inside the region; None where it was not measured.
+    """
+
+    key: str
+    label: str
+    unit: str
+    higher: bool
+    group: str
+    whole: Scores | None
+    region: Scores | None = None
+
+    def scale(self, scores: Scores) -> Scale | None:
+        """What the numbers lie between: nothing gained at one end, all that can be had at the other; None without."""
+        if self.group == CONTENT:
+            lost = (scores.unrelated, TURNED) if scores.style_copy is None else (scores.style_copy, STYLE_COPY)
+            ends = lost, (scores.identity, IDENTITY)
+        elif scores.style_copy is None:
+            ends = (scores.identity, IDENTITY), (float(self.higher), EXEMPLAR)
+        else:
+            ends = (scores.identity, IDENTITY), (scores.style_copy, STYLE_COPY)
+        (worst, _), (best, _) = ends
+        if None in (worst, best) or not (best - worst) * (1 if self.higher else -1) > NOTHING:
+            return None
+        return Scale(*ends[0], *ends[1])
+
+    def as_json(self) -> dict:
+        """See :meth:`Report.as_json`."""
+        nothing = dict.fromkeys(("mean", "values", "identity", "style_copy", "unrelated"))
+        return {
+            "label": self.label,
+            "unit": self.unit,
+            "higher": self.higher,
+            "group": self.group,
+            **(self.whole.as_json() if self.whole else nothing),
+            "region": self.region.as_json() if self.region else None,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was measured.
+
+    Attributes:
+        size: width and height of the results.
+        results, contents, exemplars: how many of each.
+        rows: the rulers.
+        region: share of the picture that the region takes, 0 to 1; None without one.
+        sets: how unlike the pictures of a set are, for "results", "contents" and "exemplars" with two or more.
+        flicker: between frames, for a sequence: ``values`` (B - 1,), ``identity`` of the source.
+        notes: what could not be measured, and why.
+    """
+
+    size: tuple[int, int]
+    results: int
+    contents: int
+    exemplars: int
+    rows: tuple[Row, ...]
+    region: float | None = None
+    sets: dict[str, SetDistance] = field(default_factory=dict)
+    flicker: Scores | None = None
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> str:
+        """JSON without NaN; ``version`` says which form, rulers stand below ``rulers`` by their keys."""
+        found = {
+            "version": VERSION,
+            "size": list(self.size),
+            "results": self.results,
+            "contents": self.contents,
+            "exemplars": self.exemplars,
+            "region": _number(self.region),
+            "rulers": {row.key: row.as_json() for row in self.rows},
+            "set": {
+                name: {"color": _number(one.color), "texture": _number(one.texture)} for name, one in self.sets.items()
+            },
+            "flicker": self.flicker.as_json() if self.flicker else None,
+            "notes": list(self.notes),
+        }
+        return json.dumps(found, allow_nan=False)
+
+    def group(self, name: str) -> list[Row]:
+        """Rows of one group."""
+        return [row for row in self.rows if row.group == name]
+
+    def as_text(self) -> str:
+        """A table with its anchors, each result's numbers, and how to read them."""
+        blocks = [self._head(), self._table(CONTENT, "Content kept"), self._table(STYLE, "Style reached")]
+        blocks += [self._sets(), self._frames(), self._each(), self._legend()]
+        blocks.append("\n".join(f"Note: {note}" for note in self.notes))
+        return "\n\n".join(block for block in blocks if block) + "\n"
+
+    def _head(self) -> str:
+        found = [f"{counted(self.results, 'result')}, {self.size[0]}x{self.size[1]} pixels"]
+        found.append(f"{counted(self.contents, 'photo')}, {counted(self.exemplars, 'style picture')}")
+        if self.region is not None:
+            found.append(f"region: {100 * self.region:.0f} % of the picture")
+        return "; ".join(found)
+
+    def _table(self, group: str, title: str) -> str:
+        rows = self.group(group)
+        if not rows:
+            return ""
+        lost = STYLE_COPY if group == STYLE or self.exemplars else TURNED
+        heads = ["result", IDENTITY, lost]
+        if self.region is not None:
+            heads += [f"{head}, region" for head in ("result", IDENTITY, lost)]
+        lines = [_line(f"{title:<30}  ", heads)]
+        for row in rows:
+            cells = []
+            for scores in (row.whole, row.region)[: 1 if self.region is None else 2]:
+                anchor = scores and (scores.unrelated if scores.style_copy is None else scores.style_copy)
+                cells += [scores and scores.mean, scores and scores.identity, anchor]
+            lines.append(
+                _line(f"{_named(row):<30} {'↑' if row.higher else '↓'}", [shown(cell) for cell in cells], heads)
+            )
+        return "\n".join(lines)
+
+    def _sets(self) -> str:
+        if not self.sets:
+            return ""
+        heads = list(self.sets)
+        rows = {"colour (CIELAB)": "color", "texture (octaves)": "texture"}
+        lines = [_line(f"{'How unlike each other':<30}  ", heads)]
+        for label, key in rows.items():
+            lines.append(_line(f"{label:<30} ↓", [shown(getattr(one, key)) for one in self.sets.values()], heads))
+        return "\n".join(lines)
+
+    def _frames(self) -> str:
+        if self.flicker is None:
+            return ""
+        heads = ["result", "source"]
+        values = [f"{one:.4f}" if one is not None else "-" for one in (self.flicker.mean, self.flicker.identity)]
+        return "\n".join([_line(f"{'Sequence':<30}  ", heads), _line(f"{'flicker':<30} ↓", values, heads)])
+
+    def _each(self) -> str:
+        if self.results < 2:
+            return ""
+        heads = [f"{number + 1}" for number in range(self.results)]
+        lines = [_line(f"{'Each result':<30}  ", heads, least=6)]
+        for row in self.rows:
+            if row.whole is not None:
+                values = [shown(value) for value in row.whole.values]
+                lines.append(_line(f"{_named(row):<30} {'↑' if row.higher else '↓'}", values, heads, least=6))
+        return "\n".join(lines)
+
+    def _legend(self) -> str:
+        lines = [
+            "How to read it: ↑ higher is better, ↓ lower is better. A number means something between its anchors only.",
+            f"{IDENTITY}: the photo as result. All content is there, none of the style.",
+        ]
+        if self.exemplars:
+            lines.append(f"{STYLE_COPY}: pictures of the style as results. All of the style, none of the content.")
+        else:
+            lines.append(f"{TURNED}: the photo upside down as result. Nothing is in its place. Connect style for more.")
+        lines.append("Texture and contrast that a style adds lower structure similarity although nothing was lost;")
+        lines.append("edge agreement and self-similarity mind that less. Look at the pictures too.")
+        return "\n".join(lines)
+
+
+def counted(number: int, what: str) -> str:
+    """ "1 result", "2 results", "no result"."""
+    return f"{number or 'no'} {what}{'s' if number > 1 else ''}"
+
+
+def shown(value: float | None) -> str:
+    """A number for people."""
+    if value is None or not np.isfinite(value):
+        return "-"
+    text = f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text
+
+
+def _named(row: Row) -> str:
+    label = row.label.removesuffix(" to the style")
+    return f"{label} ({row.unit})" if row.unit else label
+
+
+def _line(start: str, cells: list[str], heads: list[str] | None = None, least: int = 8) -> str:
+    widths = [max(least, len(head)) + 2 for head in heads or cells]
+    return start + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+
+
+def _number(value) -> float | None:
+    """Seven digits, None for what is no number."""
+    return None if value is None or not np.isfinite(value) else float(f"{value:.7g}")
+
+
+def mean_of(values: np.ndarray) -> float | None:
+    """Over what could be measured."""
+    counted = values[np.isfinite(values)]
+    return float(counted.mean()) if len(counted) else None
