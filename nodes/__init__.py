@@ -7,6 +7,7 @@ from .holistic import StylizeHolisticInjector
 from .references import StylizeInvertReference, StylizeReference
 from .regions import StylizeClassAdaptiveAttention, StylizeRegion, StylizeRegionComposite
 from .relevance_map import StylizeRelevanceMap
+from .report import StylizeReport
 from .sampling import StylizeSemanticRefiner, StylizeSMSGuidance, StylizeSpectrumRegularizer
 from .shared_attention import StylizeSharedAttention, StylizeSharedAttentionBatch
 from .sms import StylizeSMS
@@ -41,6 +42,7 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeLoadHolisticInjector,
     StylizeTrainClassAdaptive,
     StylizeLoadClassAdaptive,
+    StylizeReport,
 ]
 
 

@@ -11,6 +11,7 @@ from .rulers.style import SetDistance
 
 VERSION = 1
 CONTENT, STYLE = "content", "style"
+UP, DOWN = "↑", "↓"
 IDENTITY, STYLE_COPY, TURNED, EXEMPLAR = "photo itself", "style copy", "photo turned round", "the exemplar"
 """Anchors as people read them."""
 NOTHING = 1e-6
@@ -87,6 +88,11 @@ class Row:
     whole: Scores | None
     region: Scores | None = None
 
+    @property
+    def arrow(self) -> str:
+        """Which way is better."""
+        return UP if self.higher else DOWN
+
     def scale(self, scores: Scores) -> Scale | None:
         """What the numbers lie between: nothing gained at one end, all that can be had at the other; None without."""
         if self.group == CONTENT:
@@ -162,9 +168,8 @@ class Report:
 
     def as_text(self) -> str:
         """A table with its anchors, each result's numbers, and how to read them."""
-        blocks = [self._head(), self._table(CONTENT, "Content kept"), self._table(STYLE, "Style reached")]
-        blocks += [self._sets(), self._frames(), self._each(), self._legend()]
-        blocks.append("\n".join(f"Note: {note}" for note in self.notes))
+        blocks = [self._head(), *self._tables(), self._sets(), self._frames(), self._each(), self._legend()]
+        blocks.append("\n".join(f"Note: {note}." for note in (*self.notes, *self._mute())))
         return "\n\n".join(block for block in blocks if block) + "\n"
 
     def _head(self) -> str:
@@ -174,52 +179,60 @@ class Report:
             found.append(f"region: {100 * self.region:.0f} % of the picture")
         return "; ".join(found)
 
-    def _table(self, group: str, title: str) -> str:
-        rows = self.group(group)
-        if not rows:
-            return ""
-        lost = STYLE_COPY if group == STYLE or self.exemplars else TURNED
-        heads = ["result", IDENTITY, lost]
+    def _tables(self) -> list[str]:
+        titles = [(CONTENT, "Content kept"), (STYLE, "Style reached")]
+        found = [self._table(title, [(row, row.whole) for row in self.group(group)]) for group, title in titles]
         if self.region is not None:
-            heads += [f"{head}, region" for head in ("result", IDENTITY, lost)]
-        lines = [_line(f"{title:<30}  ", heads)]
-        for row in rows:
-            cells = []
-            for scores in (row.whole, row.region)[: 1 if self.region is None else 2]:
-                anchor = scores and (scores.unrelated if scores.style_copy is None else scores.style_copy)
-                cells += [scores and scores.mean, scores and scores.identity, anchor]
-            lines.append(
-                _line(f"{_named(row):<30} {'↑' if row.higher else '↓'}", [shown(cell) for cell in cells], heads)
-            )
+            inside = [(f"{title}, region", [(row, row.region) for row in self.group(group)]) for group, title in titles]
+            found += [self._table(*one) for one in inside]
+        return found
+
+    def _table(self, title: str, rows: list[tuple[Row, Scores | None]]) -> str:
+        measured = [(row, scores) for row, scores in rows if scores is not None]
+        if not measured:
+            return ""
+        heads = ["result", IDENTITY, STYLE_COPY if self.exemplars else TURNED]
+        lines = [_line(title, "", heads)]
+        for row, scores in measured:
+            lost = scores.unrelated if scores.style_copy is None else scores.style_copy
+            cells = [shown(value) for value in (scores.mean, scores.identity, lost)]
+            lines.append(_line(_named(row), row.arrow, cells, heads))
         return "\n".join(lines)
 
     def _sets(self) -> str:
         if not self.sets:
             return ""
         heads = list(self.sets)
-        rows = {"colour (CIELAB)": "color", "texture (octaves)": "texture"}
-        lines = [_line(f"{'How unlike each other':<30}  ", heads)]
-        for label, key in rows.items():
-            lines.append(_line(f"{label:<30} ↓", [shown(getattr(one, key)) for one in self.sets.values()], heads))
+        lines = [_line("How unlike each other", "", heads)]
+        for label, key in (("colour (CIELAB)", "color"), ("texture (octaves)", "texture")):
+            lines.append(_line(label, DOWN, [shown(getattr(one, key)) for one in self.sets.values()], heads))
         return "\n".join(lines)
 
     def _frames(self) -> str:
         if self.flicker is None:
             return ""
         heads = ["result", "source"]
-        values = [f"{one:.4f}" if one is not None else "-" for one in (self.flicker.mean, self.flicker.identity)]
-        return "\n".join([_line(f"{'Sequence':<30}  ", heads), _line(f"{'flicker':<30} ↓", values, heads)])
+        values = ["-" if one is None else f"{one:.4f}" for one in (self.flicker.mean, self.flicker.identity)]
+        return "\n".join([_line("Sequence", "", heads), _line("flicker", DOWN, values, heads)])
 
     def _each(self) -> str:
         if self.results < 2:
             return ""
         heads = [f"{number + 1}" for number in range(self.results)]
-        lines = [_line(f"{'Each result':<30}  ", heads, least=6)]
+        lines = [_line("Each result", "", heads, least=6)]
         for row in self.rows:
-            if row.whole is not None:
-                values = [shown(value) for value in row.whole.values]
-                lines.append(_line(f"{_named(row):<30} {'↑' if row.higher else '↓'}", values, heads, least=6))
+            scores = row.whole or row.region
+            lines.append(_line(_named(row), row.arrow, [shown(value) for value in scores.values], heads, least=6))
         return "\n".join(lines)
+
+    def _mute(self) -> list[str]:
+        """What a ruler says when its anchors are no scale."""
+        labels = [row.label for row in self.group(STYLE) if row.whole and not row.scale(row.whole)]
+        why = (
+            "the photo is as near to the style as pictures of the style are to each other, so it tells nothing here, "
+            "nor does its share of style progress"
+        )
+        return [f"{label}: {why}" for label in labels]
 
     def _legend(self) -> str:
         lines = [
@@ -231,7 +244,11 @@ class Report:
         else:
             lines.append(f"{TURNED}: the photo upside down as result. Nothing is in its place. Connect style for more.")
         lines.append("Texture and contrast that a style adds lower structure similarity although nothing was lost;")
-        lines.append("edge agreement and self-similarity mind that less. Look at the pictures too.")
+        lines.append(
+            "edge agreement minds that less. Style rulers see colours and strokes, not taste: look at the pictures."
+        )
+        if any(row.key == "legibility" for row in self.rows):
+            lines.append("Legibility means something only where the mask marks text.")
         return "\n".join(lines)
 
 
@@ -253,9 +270,9 @@ def _named(row: Row) -> str:
     return f"{label} ({row.unit})" if row.unit else label
 
 
-def _line(start: str, cells: list[str], heads: list[str] | None = None, least: int = 8) -> str:
+def _line(label: str, arrow: str, cells: list[str], heads: list[str] | None = None, least: int = 8) -> str:
     widths = [max(least, len(head)) + 2 for head in heads or cells]
-    return start + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return f"{label:<30} {arrow:1}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def _number(value) -> float | None:

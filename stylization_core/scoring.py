@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import StylizationError
 from .report import CONTENT, STYLE, Report, Row, Scores, mean_of
-from .report_material import Material, checked
+from .report_material import Material
 from .rulers import catalogue, style
 from .rulers.catalogue import Ruler
 
@@ -24,30 +24,19 @@ Tick = Callable[[], None]
 
 
 def report(
-    content,
-    result,
-    exemplars=None,
-    mask=None,
-    *,
-    sequence: bool = False,
-    tokens: Material | None = None,
-    tick: Tick = lambda: None,
+    given: Material, *, sequence: bool = False, tokens: Material | None = None, tick: Tick = lambda: None
 ) -> Report:
     """Measure results against their photos, with every ruler there is material for.
 
     Args:
-        content: photos (B or 1, H, W, 3) in [0, 1], numpy or torch.
-        result: (B, H, W, 3).
-        exemplars: pictures of the style, of any size.
-        mask: (B or 1, H, W): a region, for which everything is measured once more.
+        given: the pictures; see :func:`.report_material.checked`.
         sequence: results are frames of a sequence, and contents those of its source.
-        tokens: patch tokens of the same pictures, as far as there are, from a network that looks at pictures.
+        tokens: patch tokens of the same pictures, from a network that looks at pictures.
         tick: called after each measurement; see :func:`measurements`.
 
     Raises:
-        StylizationError: pictures and mask that do not fit each other; names them content, result, style, mask.
+        StylizationError: a sequence of one picture.
     """
-    given = checked(content, result, exemplars, mask)
     if sequence and len(given.result) < 2:
         raise StylizationError(
             "sequence", "it is on, and result is one picture", "Connect all frames as one batch, or switch it off"
