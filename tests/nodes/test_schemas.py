@@ -134,6 +134,18 @@ INPUTS = {
         "control_first",
     ],
     "StylizeConditioningBatch": ["conditioning", "previous"],
+    "StylizeReport": [
+        "content",
+        "result",
+        "chart",
+        "theme",
+        "sequence",
+        "filename_prefix",
+        "save",
+        "style",
+        "mask",
+        "clip_vision",
+    ],
 }
 """Ids in their order: saved workflows hold widget values by place. New inputs go to the end."""
 
@@ -152,6 +164,7 @@ OUTPUTS = {
     "StylizeSharedAttention": ["MODEL"],
     "StylizeSharedAttentionBatch": ["MODEL"],
     "StylizeConditioningBatch": ["CONDITIONING"],
+    "StylizeReport": ["SCORES", "TEXT", "CHART", "OVERLAY", "BEFORE_AFTER"],
 }
 
 OPTIONS = {
@@ -170,6 +183,8 @@ OPTIONS = {
     "StylizeSharedAttentionBatch.mode": ["share", "swap", "full"],
     "StylizeSharedAttentionBatch.layers": ["all", "visual style prompting", "style block", "custom"],
     "StylizeSharedAttentionBatch.halves": ["both", "positive"],
+    "StylizeReport.chart": ["bars", "radar"],
+    "StylizeReport.theme": ["dark", "light"],
 }
 """Choices that saved workflows name. An option may be added, none may go."""
 
