@@ -14,8 +14,8 @@ CONTENT, STYLE = "content", "style"
 UP, DOWN = "↑", "↓"
 IDENTITY, STYLE_COPY, TURNED, EXEMPLAR = "photo itself", "style copy", "photo turned round", "the exemplar"
 """Anchors as people read them."""
-NOTHING = 1e-6
-"""Anchors that differ by no more than this are one."""
+APART = 0.05
+"""Anchors that differ by less than this share of the larger one make no scale."""
 UNITS = {"Delta E": "ΔE", "CIELAB": "ΔE", "octaves": "oct"}
 """Shorter where there is little room."""
 
@@ -103,7 +103,10 @@ class Row:
         else:
             ends = (scores.identity, IDENTITY), (scores.style_copy, STYLE_COPY)
         (worst, _), (best, _) = ends
-        if None in (worst, best) or not (best - worst) * (1 if self.higher else -1) > NOTHING:
+        if None in (worst, best):
+            return None
+        gained = (best - worst) * (1 if self.higher else -1)
+        if gained <= APART * max(abs(worst), abs(best)):
             return None
         return Scale(*ends[0], *ends[1])
 
@@ -226,13 +229,12 @@ class Report:
         return "\n".join(lines)
 
     def _mute(self) -> list[str]:
-        """What a ruler says when its anchors are no scale."""
-        labels = [row.label for row in self.group(STYLE) if row.whole and not row.scale(row.whole)]
-        why = (
-            "the photo is as near to the style as pictures of the style are to each other, so it tells nothing here, "
-            "nor does its share of style progress"
-        )
-        return [f"{label}: {why}" for label in labels]
+        """Which rulers have anchors that make no scale."""
+        found = [row for row in self.group(STYLE) if row.whole and not row.scale(row.whole)]
+        if not found:
+            return []
+        said = f"{', '.join(_label(row) for row in found)}: the photo is as near to the style as pictures of the style "
+        return [said + "are to each other, so the number tells little here"]
 
     def _legend(self) -> str:
         lines = [
@@ -261,13 +263,18 @@ def shown(value: float | None) -> str:
     """A number for people."""
     if value is None or not np.isfinite(value):
         return "-"
-    text = f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
-    return "0.00" if text == "-0.00" else text
+    size = abs(value)
+    if size < 0.0005:
+        return "0.00"
+    return f"{value:.3f}" if size < 0.0995 else f"{value:.2f}" if size < 99.95 else f"{value:.1f}"
+
+
+def _label(row: Row) -> str:
+    return row.label.removesuffix(" to the style")
 
 
 def _named(row: Row) -> str:
-    label = row.label.removesuffix(" to the style")
-    return f"{label} ({row.unit})" if row.unit else label
+    return f"{_label(row)} ({row.unit})" if row.unit else _label(row)
 
 
 def _line(label: str, arrow: str, cells: list[str], heads: list[str] | None = None, least: int = 8) -> str:

@@ -144,7 +144,7 @@ def _span(axes, row: Row, scores: Scores, color: str, y: float, thick: float, th
         form, mark = MARKS[name]
         axes.plot([place], [y], form, color=mark, markersize=7, markeredgecolor=INK[theme], markeredgewidth=0.8)
     axes.text(left - 36, y, shown(scale.worst), fontsize=_SMALL, va="center", ha="right", alpha=0.75)
-    axes.text(right + 34, y, shown(scale.best), fontsize=_SMALL, va="center", ha="left", alpha=0.75)
+    axes.text(right + 38, y, shown(scale.best), fontsize=_SMALL, va="center", ha="left", alpha=0.75)
     return [scale.at_worst, scale.at_best]
 
 
@@ -183,8 +183,10 @@ def radar(report: Report, theme: str) -> np.ndarray:
             if spokes and None not in shares:
                 form, color = MARKS[name]
                 _outline(axes, spokes, shares, center, radius, color=color, marker=form, linestyle="--")
-        if report.region is not None and all(spoke.region is not None for spoke in spokes):
-            _outline(axes, spokes, [spoke.region for spoke in spokes], center, radius, color=REGION, fill=0.12)
+        if report.region is not None:
+            # NaN leaves a gap
+            inside = [np.nan if spoke.region is None else spoke.region for spoke in spokes]
+            _outline(axes, spokes, inside, center, radius, color=REGION, marker=".")
         _outline(axes, spokes, [spoke.result for spoke in spokes], center, radius, color=RESULT, fill=0.25)
         used = [name for name in MARKS if spokes and all(name in spoke.anchors for spoke in spokes)]
         _legend(axes, used, report, y=54)
@@ -199,7 +201,7 @@ def _spokes(report: Report) -> Iterator[_Spoke]:
         region = row.region and row.scale(row.region)
         yield _Spoke(
             angle=2 * np.pi * (number + 0.5) / len(rows),
-            label=f"{row.label.removesuffix(' to the style')}\n{shown(row.whole.mean)} {UNITS.get(row.unit, row.unit)}",
+            label=f"{_short(row)}\n{shown(row.whole.mean)} {UNITS.get(row.unit, row.unit)}",
             result=float(scale.place(row.whole.mean)),
             region=float(region.place(row.region.mean)) if region else None,
             # one exemplar stands for its style

@@ -104,7 +104,7 @@ def _beside(given: Material, number: int, photo: int, theme: str) -> np.ndarray:
     both = [_enlarged(one, factor) for one in (given.content[photo], given.result[number])]
     gap = np.broadcast_to(_color(PAPER[theme]), (both[0].shape[0], _GAP, 3))
     row = np.concatenate([both[0], gap, both[1]], axis=1)
-    strip, draw, font, height = _strip(row.shape[1], theme, both[0].shape[1])
+    strip, draw, font, height = _strip(row.shape[1], theme)
     after = "result" if len(given.result) == 1 else f"result {number + 1}"
     for x, words in ((0, "content"), (both[0].shape[1] + _GAP, after)):
         draw.text((x + height // 3, height // 2), words, INK[theme], font=font, anchor="lm")
@@ -117,12 +117,12 @@ def _color(name: str) -> np.ndarray:
     return np.array(to_rgb(name))
 
 
-def _strip(width: int, theme: str, shown: int | None = None):
-    """A strip to write on that wide, its pen, a font, and its height, which goes with the width of a picture."""
+def _strip(width: int, theme: str):
+    """A strip to write on that wide, its pen, a font, and its height, which grows with it: nodes show all one size."""
     from matplotlib import get_data_path
     from PIL import Image, ImageDraw, ImageFont
 
-    height = int(np.clip(_LINE * (shown or width), 22, 64))
+    height = int(np.clip(_LINE * width, 22, 84))
     strip = Image.new("RGB", (width, height), PAPER[theme])
     path = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return strip, ImageDraw.Draw(strip), ImageFont.truetype(str(path), round(height * 0.55)), height

@@ -46,7 +46,7 @@ def test_a_photo_is_judged_and_saved_with_its_scores(client, server):
         assert image.size == (192, 128)
         scores, prompt = (json.loads(image.text[key]) for key in ("stylization.report", "prompt"))
     # a negative: every edge in its place, every up turned into a down
-    assert scores["rulers"]["edges"]["mean"] > 0.99 and scores["rulers"]["structure"]["mean"] < -0.5
+    assert scores["rulers"]["edges"]["mean"] > 0.99 and scores["rulers"]["structure"]["mean"] < -0.3
     assert prompt["report"]["class_type"] == "StylizeReport"
     assert (server.output / "reports" / saved["filename"]).is_file()
     steps = [value for name, value, _ in result.progress if name == "report"]

@@ -258,7 +258,7 @@ def test_text_is_aligned_and_says_how_to_read_it(regional):
 def test_text_says_when_anchors_are_no_scale(styled):
     scores = Scores(np.array([1.0, 1.2]), identity=0.2, style_copy=0.4)
     near = replace(styled, rows=(Row("texture", "texture distance", "octaves", False, STYLE, scores),))
-    assert "texture distance: the photo is as near" in near.as_text()
+    assert "texture distance: the photo is as near to the style" in near.as_text()
     assert near.rows[0].scale(scores) is None
 
 
