@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,16 @@ def change_map(photo: np.ndarray, result: np.ndarray) -> np.ndarray:
     return np.clip(1 - local, 0, 1)
 
 
-def overlay(given: Material, theme: str) -> np.ndarray:
+def overlay(given: Material, theme: str, tick: Callable[[], None] = lambda: None) -> np.ndarray:
     """Each result in dim grey with the heat of :func:`change_map` over it and a scale below, float32 (B, h, w, 3).
 
-    A region's outline is drawn in white.
+    A region's outline is drawn in white; ``tick`` is called after each.
     """
-    return np.stack([_heated(given, number, case, theme) for number, case in enumerate(given.cases())])
+    pictures = []
+    for number, case in enumerate(given.cases()):
+        pictures.append(_heated(given, number, case, theme))
+        tick()
+    return np.stack(pictures)
 
 
 def _heated(given: Material, number: int, case: tuple[int, int], theme: str) -> np.ndarray:

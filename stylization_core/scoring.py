@@ -64,8 +64,9 @@ def measurements(given: Material, sequence: bool = False, tokens: bool = False) 
     times = 1 if given.mask is None else 2
     content = len(catalogue.CONTENT) * times + len(catalogue.CONTENT_FEATURES) * times * tokens
     styles = (len(catalogue.STYLE) + len(catalogue.STYLE_FEATURES) * tokens) * times * (given.exemplars is not None)
+    sets = sum(one is not None and len(one) > 1 for one in (given.result, given.content, given.exemplars))
     pairs = min(PROBES, max(len(set(cases)), copies))
-    return content * (len(cases) + 1 + pairs) + styles * -(-2 * len(cases) // _CHUNK) + sequence
+    return content * (len(cases) + 1 + pairs) + styles * -(-2 * len(cases) // _CHUNK) + sequence + sets
 
 
 class _Scoring:
@@ -212,7 +213,11 @@ class _Scoring:
         """How unlike the pictures of each set are, where there are two or more."""
         sets = {"results": self.given.result, "contents": self.given.content, "exemplars": self.given.exemplars}
         several = {name: one for name, one in sets.items() if one is not None and len(one) > 1}
-        return {name: style.set_distance(np.stack(_spread(list(one), SET))) for name, one in several.items()}
+        found = {}
+        for name, one in several.items():
+            found[name] = style.set_distance(np.stack(_spread(list(one), SET)))
+            self.tick()
+        return found
 
 
 def _one(ruler: Ruler, part: Material, photo: int, other: np.ndarray, area: int) -> float:

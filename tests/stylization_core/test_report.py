@@ -322,7 +322,7 @@ def test_bars_are_as_long_as_the_value_is_far():
         one = Row("structure", "x", "", True, CONTENT, Scores(np.array([value]), identity=1.0, unrelated=0.0))
         areas.append(blue(report_charts.bars(Report((8, 8), 1, 1, 0, (one,)), charts.LIGHT)))
     grown = np.diff(areas) / (areas[3] - areas[0])
-    assert grown == pytest.approx([0.25, 0.25, 0.5], abs=0.05)
+    assert grown == pytest.approx([0.25, 0.25, 0.5], abs=0.02)
 
 
 @pytest.mark.parametrize("kind", report_charts.KINDS)
