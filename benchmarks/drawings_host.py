@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
+from pocket_host import ROOT, Pocket, hint_of
+
+# isort: split
+# found by their paths, once pocket_host has put them in place
+import comfy.samplers
 import numpy as np
 import torch
-from pocket_host import ROOT, Pocket, scores
+from drawings import SIZE, THINGS, Look, drawing
+from edges import agreement
+from PIL import Image
 from scipy import ndimage
-
-sys.path.append(str(ROOT / "pocket"))
-
-import comfy.samplers  # noqa: E402
-from drawings import SIZE, THINGS, Look, drawing  # noqa: E402
-from edges import agreement, edge_map  # noqa: E402
-from PIL import Image  # noqa: E402
 
 __all__ = ["SIZE", "THINGS", "Drawings", "Look", "Words", "agreement", "drawn", "hint_of", "paintings"]
 
@@ -29,17 +27,13 @@ WORD_LOOKS, WORD_RIDGE = 60, 10.0  # drawings of each thing that the word ruler 
 class Drawings(Pocket):
     """The denoiser of drawings with the pocket model's text encoder and VAE, through stock nodes."""
 
+    edges_file = EDGES
+
     def __init__(self):
         super().__init__()
         with torch.inference_mode():
             (found,) = self.stock["UNETLoader"]().load_unet(UNET, "default")
         self.model = self._counted(found)
-
-    @cached_property
-    def edges(self):
-        """The ControlNet of drawings."""
-        with torch.inference_mode():
-            return self.stock["ControlNetLoader"]().load_controlnet(EDGES)[0]
 
     def series(self, prompts: Sequence[str]):
         """One CONDITIONING with a prompt per picture, through our node."""
@@ -47,14 +41,6 @@ class Drawings(Pocket):
         for prompt in prompts[1:]:
             found = self.node("StylizeConditioningBatch", self.text(prompt), found)
         return found
-
-    def controlled(self, positive, negative, hints: Sequence[Image.Image], strength: float):
-        """Both conditionings with a hint per picture, by the stock node."""
-        pixels = torch.from_numpy(scores.as_batch(*hints)).float()
-        with torch.inference_mode():
-            return self.stock["ControlNetApplyAdvanced"]().apply_controlnet(
-                positive, negative, self.edges, pixels, strength, 0.0, 1.0
-            )
 
     def levels(self, steps: int) -> torch.Tensor:
         """SIGMAS of the runs here."""
@@ -73,11 +59,6 @@ def drawn(thing: str, seed: int | Sequence[int], look: Look | None = None) -> Im
     """A picture as the denoiser was trained on, of looks that it has not seen."""
     rng = np.random.default_rng(seed)
     return Image.fromarray(drawing(thing, look or Look(rng), rng))
-
-
-def hint_of(picture: Image.Image) -> Image.Image:
-    """Edges of a picture, white on black."""
-    return Image.fromarray((edge_map(np.asarray(picture, np.float32) / 255) * 255).astype(np.uint8))
 
 
 def paintings() -> dict[str, Path]:

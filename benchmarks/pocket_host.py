@@ -12,8 +12,8 @@ import importlib.util
 import logging
 import sys
 import time
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,12 +35,15 @@ from stylization_host import comfy_base, comfy_inprocess, scores  # noqa: E402
 
 comfy_inprocess.enter()
 
+sys.path.append(str(ROOT / "pocket"))
+
 import comfy.samplers  # noqa: E402
 import comfy.utils  # noqa: E402
 import folder_paths  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from comfy.patcher_extension import WrappersMP  # noqa: E402
+from edges import edge_map  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import nodes as stock  # noqa: E402
@@ -53,6 +56,8 @@ STYLES = ("starry", "riso", "sepiaink")
 
 class Pocket:
     """Model, text encoder and VAE of the pocket checkpoint, and the pack's nodes by their ids."""
+
+    edges_file = EDGES
 
     def __init__(self):
         comfy.utils.set_progress_bar_enabled(False)
@@ -112,6 +117,20 @@ class Pocket:
                 0
             ]
 
+    @cached_property
+    def edges(self):
+        """The edge ControlNet of this model."""
+        with torch.inference_mode():
+            return self.stock["ControlNetLoader"]().load_controlnet(self.edges_file)[0]
+
+    def controlled(self, positive, negative, hints: Sequence[Image.Image], strength: float):
+        """Both conditionings with a hint per picture, by the stock node."""
+        pixels = torch.from_numpy(scores.as_batch(*hints)).float()
+        with torch.inference_mode():
+            return self.stock["ControlNetApplyAdvanced"]().apply_controlnet(
+                positive, negative, self.edges, pixels, strength, 0.0, 1.0
+            )
+
     def sampled(self, model, latent: dict, positive, negative, *, steps=20, cfg=2.0, denoise=0.5, seed=1) -> dict:
         """The stock KSampler (euler, normal)."""
         with torch.inference_mode():
@@ -133,6 +152,11 @@ def exemplars(style: str) -> list[Image.Image]:
 def opened(path: Path) -> Image.Image:
     """A photograph at the model's size."""
     return scores.opened(path, SIZE)
+
+
+def hint_of(picture: Image.Image) -> Image.Image:
+    """Edges of a picture, white on black."""
+    return Image.fromarray((edge_map(np.asarray(picture, np.float32) / 255) * 255).astype(np.uint8))
 
 
 def words(name: str) -> str:

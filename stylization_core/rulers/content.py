@@ -138,7 +138,7 @@ def shift_pixels(photo, result, mask=None) -> np.ndarray:
     Range and direction: [0, half the diagonal], lower keeps more; steps of 0.1.
     Source: peak of the cross-correlation of the windowed edge maps (scikit-image, upsampled DFT after Guizar-Sicairos
     et al. 2008); edges rather than tones, so that a style's colours do not count. With a mask: in the rectangle around
-    it, under a window that fades out towards the mask's border, whose own shape would stand still.
+    it, under a window that fades out towards the mask's border, so that what stands still along it does not count.
     What fools it: it sees one translation only, no scaling and no local drift; a shift by more than about a third of
     the picture or mask is not found; where :func:`edge_agreement` is near 0 there is nothing in common and the number
     means nothing.
@@ -159,16 +159,15 @@ def shift_pixels(photo, result, mask=None) -> np.ndarray:
 
 
 def _window(area: np.ndarray) -> np.ndarray:
-    """Hann window over the rectangle around a mask; towards the mask's own border it falls as sin^2 of the depth."""
+    """Hann window of a rectangle; of any other mask in it sin^2 of the depth, 0 along the mask's border."""
     from scipy.ndimage import distance_transform_edt
     from scipy.signal.windows import hann
 
-    window = np.outer(*(hann(side + 2)[1:-1] for side in area.shape)) * area
     marked = area >= area.max() / 2
     if marked.all():
-        return window
-    depth = distance_transform_edt(marked)
-    return window * np.sin(np.pi / 2 * depth / depth.max()) ** 2
+        return np.outer(*(hann(side + 2)[1:-1] for side in area.shape)) * area
+    depth = distance_transform_edt(np.pad(marked, 1))[1:-1, 1:-1]
+    return np.sin(np.pi / 2 * depth / depth.max()) ** 2 * area
 
 
 def _correlated(values: np.ndarray, window: np.ndarray) -> np.ndarray:
@@ -223,11 +222,12 @@ def legibility(photo, result, mask) -> np.ndarray:
 
 
 def _relief(light: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """Luminance less its mean nearby (a Gaussian half as wide as the shorter side); nothing outside the mask counts."""
-    from scipy.ndimage import gaussian_filter
+    """Luminance less its mean nearby (a box as wide as the shorter side, twice); nothing outside the mask counts."""
+    from scipy.ndimage import uniform_filter
 
-    width = min(light.shape) / 2
-    mean, share = (gaussian_filter(one, width, mode="constant") for one in (light * marked, marked.astype(float)))
+    mean, share = light * marked, marked.astype(float)
+    for _ in range(2):
+        mean, share = (uniform_filter(one, min(light.shape), mode="constant") for one in (mean, share))
     return (light - mean / np.maximum(share, _SILENT)) * marked
 
 

@@ -103,8 +103,9 @@ def texture_distance(result, exemplars, mask=None) -> np.ndarray:
     bands are horizontal, vertical and diagonal details of :data:`SCALES` octaves of the luminance's stationary wavelet
     transform (PyWavelets, :data:`WAVELET`).
     What fools it: a blur or grain of the right strength; the two diagonals are not told apart; scales count in pixels,
-    so exemplars should have about the size of the result; the subject's own texture counts too; at the coarsest
-    scale some 50 pixels outside of a mask count, and strong edges along it.
+    so exemplars should have about the size of the result; the subject's own texture counts too, so that near
+    styles overlap: results by one painting are the nearest, but prints of one hand hardly nearer to each other than to
+    another painter's; at the coarsest scale some 50 pixels outside of a mask count, and strong edges along it.
     """
     return _texture_gap(_texture_features(result, "result", mask), _center(_texture_features(exemplars, "exemplars")))
 
@@ -148,16 +149,33 @@ def style_progress(photo, result, exemplars, mask=None) -> StyleProgress:
     Raises:
         StylizationError: the photo has no distance to the exemplars, so there is no way to measure.
     """
-    photo, result = batch(photo, "photo"), batch(result, "result")
-    if mask is not None and len(photo) == 1:
-        # each result's mask looks at another part of the one photo
-        photo = photo.repeat(len(result), axis=0)
-    shares = {}
-    for name, features, gap in _RULERS:
-        wanted = _center(features(exemplars, "exemplars"))
-        left, whole = (gap(features(*case, mask), wanted) for case in ((result, "result"), (photo, "photo")))
-        shares[name] = _share(left, whole, name)
-    return StyleProgress(**shares)
+    return StyleTarget.of(exemplars).progress(photo, result, mask)
+
+
+@dataclass(frozen=True)
+class StyleTarget:
+    """What exemplars of a style measure, once for many pictures: the centres of their colours and textures."""
+
+    centers: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, exemplars) -> StyleTarget:
+        """Of exemplars (B, H, W, 3)."""
+        return cls(tuple(_center(features(exemplars, "exemplars")) for _, features, _ in _RULERS))
+
+    def distances(self, pictures, subject: str = "result", mask=None) -> dict[str, np.ndarray]:
+        """:func:`color_distance` and :func:`texture_distance` of pictures, by "color" and "texture"."""
+        measures = zip(_RULERS, self.centers, strict=True)
+        return {name: gap(features(pictures, subject, mask), center) for (name, features, gap), center in measures}
+
+    def progress(self, photo, result, mask=None) -> StyleProgress:
+        """As :func:`style_progress`."""
+        photo, result = batch(photo, "photo"), batch(result, "result")
+        if mask is not None and len(photo) == 1:
+            # each result's mask looks at another part of the one photo
+            photo = photo.repeat(len(result), axis=0)
+        left, whole = self.distances(result, "result", mask), self.distances(photo, "photo", mask)
+        return StyleProgress(**{name: _share(left[name], whole[name], name) for name in left})
 
 
 _RULERS = (("color", _color_features, _color_gap), ("texture", _texture_features, _texture_gap))
