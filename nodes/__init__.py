@@ -8,6 +8,7 @@ from .protection import StylizeProtectComposite, StylizeProtectRegion
 from .references import StylizeInvertReference, StylizeReference
 from .regions import StylizeClassAdaptiveAttention, StylizeRegion, StylizeRegionComposite
 from .relevance_map import StylizeRelevanceMap
+from .report import StylizeReport
 from .sampling import StylizeSemanticRefiner, StylizeSMSGuidance, StylizeSpectrumRegularizer
 from .shared_attention import StylizeSharedAttention, StylizeSharedAttentionBatch
 from .sms import StylizeSMS
@@ -46,6 +47,7 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeProtectRegion,
     StylizeProtectComposite,
     StylizeStyleScore,
+    StylizeReport,
 ]
 
 

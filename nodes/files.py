@@ -51,3 +51,16 @@ def new_path(prefix: str) -> Path:
         counter += 1
         path = Path(folder) / f"{name}_{counter:05}_.safetensors"
     return path
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse a prefix of file names that leads out of the output folder.
+
+    Raises:
+        StylizationError: it does.
+    """
+    output = Path(folder_paths.get_output_directory()).resolve()
+    if not (output / prefix).resolve().is_relative_to(output) or not Path(prefix).name:
+        raise StylizationError(
+            "filename_prefix", f"'{prefix}' is no name inside the output folder", "Give a name such as 'stylize/report'"
+        )

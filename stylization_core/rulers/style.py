@@ -187,11 +187,12 @@ def _share(left: np.ndarray, whole: np.ndarray, name: str) -> np.ndarray:
     return 1 - left / whole
 
 
-def style_copy_progress(photo, exemplars) -> StyleProgress:
+def style_copy_progress(photo, exemplars, mask=None) -> StyleProgress:
     """The anchor for :func:`style_progress`: what true pictures of the style reach, each measured against the others.
 
     Args:
         photo: one picture.
+        mask: (1, H, W); what counts of it.
 
     Returns:
         One number a ruler, (1,): the mean over the exemplars.
@@ -199,18 +200,26 @@ def style_copy_progress(photo, exemplars) -> StyleProgress:
     Raises:
         StylizationError: fewer than two exemplars.
     """
-    exemplars = batch(exemplars, "exemplars")
-    if len(exemplars) < 2:
-        raise StylizationError("exemplars", f"there are {len(exemplars)}", "Give two or more")
-    count = len(exemplars)
+    exemplars = _several(exemplars, "exemplars")
     shares = {}
     for name, features, gap in _RULERS:
         wanted = features(exemplars, "exemplars")
-        # row i: the centre of all exemplars but the i-th
-        others = (count * _center(wanted) - wanted) / (count - 1)
-        whole = gap(features(photo, "photo")[:1], others)
+        others = _others(wanted)
+        whole = gap(features(photo, "photo", mask)[:1], others)
         shares[name] = _share(gap(wanted, others), whole, name).mean(keepdims=True)
     return StyleProgress(**shares)
+
+
+def _several(pictures, subject: str) -> np.ndarray:
+    pictures = batch(pictures, subject)
+    if len(pictures) < 2:
+        raise StylizationError(subject, f"there are {len(pictures)}", "Give two or more")
+    return pictures
+
+
+def _others(features: np.ndarray) -> np.ndarray:
+    """Row i: the centre of the features of all pictures but the i-th."""
+    return (len(features) * _center(features) - features) / (len(features) - 1)
 
 
 @dataclass(frozen=True)
@@ -241,12 +250,27 @@ def set_distance(pictures, mask=None) -> SetDistance:
     Raises:
         StylizationError: fewer than two.
     """
-    pictures = batch(pictures, "pictures")
-    if len(pictures) < 2:
-        raise StylizationError("pictures", f"there are {len(pictures)}", "Give two or more")
+    pictures = _several(pictures, "pictures")
     first, second = np.triu_indices(len(pictures), 1)
     found = {}
     for name, features, gap in _RULERS:
         measured = features(pictures, "pictures", mask)
         found[name] = float(gap(measured[first], measured[second]).mean())
+    return SetDistance(**found)
+
+
+def style_copy_distance(exemplars) -> SetDistance:
+    """The anchor for the two distances: how far a true picture of the style is from the others of it.
+
+    Returns:
+        The mean over the exemplars, each measured against all others.
+
+    Raises:
+        StylizationError: fewer than two exemplars.
+    """
+    exemplars = _several(exemplars, "exemplars")
+    found = {}
+    for name, features, gap in _RULERS:
+        wanted = features(exemplars, "exemplars")
+        found[name] = float(gap(wanted, _others(wanted)).mean())
     return SetDistance(**found)

@@ -148,6 +148,17 @@ INPUTS = {
         "seed",
         "content",
         "style_model",
+    "StylizeReport": [
+        "content",
+        "result",
+        "chart",
+        "theme",
+        "sequence",
+        "filename_prefix",
+        "save",
+        "style",
+        "mask",
+        "clip_vision",
     ],
 }
 """Ids in their order: saved workflows hold widget values by place. New inputs go to the end."""
@@ -170,6 +181,7 @@ OUTPUTS = {
     "StylizeProtectRegion": ["MODEL"],
     "StylizeProtectComposite": ["IMAGE", "SEAM", "TEXT"],
     "StylizeStyleScore": ["SCORE", "TEXT"],
+    "StylizeReport": ["SCORES", "TEXT", "CHART", "OVERLAY", "BEFORE_AFTER"],
 }
 
 OPTIONS = {
@@ -188,6 +200,8 @@ OPTIONS = {
     "StylizeSharedAttentionBatch.mode": ["share", "swap", "full"],
     "StylizeSharedAttentionBatch.layers": ["all", "visual style prompting", "style block", "custom"],
     "StylizeSharedAttentionBatch.halves": ["both", "positive"],
+    "StylizeReport.chart": ["bars", "radar"],
+    "StylizeReport.theme": ["dark", "light"],
 }
 """Choices that saved workflows name. An option may be added, none may go."""
 

@@ -1,0 +1,422 @@
+"""Reports: numbers against the rulers called directly, anchors, JSON, text, charts and pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from skimage.transform import resize
+from stylization.stylization_core import charts, report_charts, report_pictures, scoring
+from stylization.stylization_core.errors import StylizationError
+from stylization.stylization_core.report import CONTENT, STYLE, Report, Row, Scores
+from stylization.stylization_core.report_material import Material, checked, fitted
+from stylization.stylization_core.rulers import catalogue, style
+
+SIZE = 64, 80
+WHOLE = [key for key, ruler in catalogue.CONTENT.items() if not ruler.needs_mask]
+
+
+def small(image, size=SIZE) -> np.ndarray:
+    return resize(image, size, anti_aliasing=True).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return small(data.astronaut())[None]
+
+
+@pytest.fixture(scope="module")
+def results(photo) -> np.ndarray:
+    noise = np.random.default_rng(1).normal(0, 0.1, photo.shape)
+    return np.concatenate([photo[..., ::-1] ** 1.5, np.clip(photo + noise, 0, 1)]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def exemplars() -> np.ndarray:
+    image = data.immunohistochemistry()
+    return np.stack([small(image[:300, i * 100 : i * 100 + 300], (72, 72)) for i in range(3)])
+
+
+@pytest.fixture(scope="module")
+def mask() -> np.ndarray:
+    found = np.zeros((1, *SIZE))
+    found[:, 8:48, 16:60] = 1.0
+    return found
+
+
+@pytest.fixture(scope="module")
+def styled(photo, results, exemplars) -> Report:
+    return scoring.report(checked(photo, results, exemplars))
+
+
+@pytest.fixture(scope="module")
+def regional(photo, results, exemplars, mask) -> Report:
+    return scoring.report(checked(photo, results, exemplars, mask))
+
+
+@pytest.fixture(scope="module")
+def plain(photo, results) -> Report:
+    return scoring.report(checked(photo, results))
+
+
+def row(report: Report, key: str) -> Row:
+    (found,) = [one for one in report.rows if one.key == key]
+    return found
+
+
+# -- numbers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", WHOLE)
+def test_content_numbers_are_the_rulers_own(styled, photo, results, key):
+    assert row(styled, key).whole.values == pytest.approx(catalogue.CONTENT[key].measure(photo, results))
+
+
+@pytest.mark.parametrize("key", list(catalogue.CONTENT))
+def test_numbers_inside_the_region_are_those_with_the_mask(regional, photo, results, mask, key):
+    found = row(regional, key)
+    assert found.region.values == pytest.approx(catalogue.CONTENT[key].measure(photo, results, mask=mask))
+    assert (found.whole is None) == catalogue.CONTENT[key].needs_mask
+
+
+@pytest.mark.parametrize("key", list(catalogue.STYLE))
+def test_style_numbers_are_the_rulers_own(regional, photo, results, exemplars, mask, key):
+    measure, found = catalogue.STYLE[key].measure, row(regional, key)
+    assert found.whole.values == pytest.approx(measure(results, exemplars))
+    assert found.region.values == pytest.approx(measure(results, exemplars, mask=mask))
+    assert found.whole.identity == pytest.approx(measure(photo, exemplars)[0])
+    assert found.region.identity == pytest.approx(measure(photo, exemplars, mask=mask)[0])
+
+
+@pytest.mark.parametrize("part", ["color", "texture", "combined"])
+def test_style_progress_is_that_of_the_ruler(regional, photo, results, exemplars, mask, part):
+    found = row(regional, "progress" if part == "combined" else f"progress_{part}")
+    for scores, area in ((found.whole, None), (found.region, mask)):
+        assert scores.values == pytest.approx(getattr(style.style_progress(photo, results, exemplars, area), part))
+        wanted = getattr(style.style_copy_progress(photo, exemplars, area), part)[0]
+        assert (scores.identity, scores.style_copy) == (0.0, pytest.approx(wanted))
+
+
+def test_photos_in_pairs_are_measured_in_pairs(photo, results):
+    photos = np.concatenate([photo, photo[:, :, ::-1]])
+    found = scoring.report(checked(photos, results))
+    for key in WHOLE:
+        measure = catalogue.CONTENT[key].measure
+        wanted = [measure(photos[i : i + 1], results[i : i + 1])[0] for i in range(2)]
+        assert row(found, key).whole.values == pytest.approx(wanted)
+
+
+def test_masks_in_pairs_are_measured_in_pairs(photo, results, exemplars, mask):
+    masks = np.concatenate([mask, 1 - mask])
+    found = scoring.report(checked(photo, results, exemplars, masks))
+    for key in ("structure", "color_change"):
+        wanted = [catalogue.CONTENT[key].measure(photo, results[i : i + 1], mask=masks[i : i + 1])[0] for i in range(2)]
+        assert row(found, key).region.values == pytest.approx(wanted)
+    wanted = style.style_progress(photo, results, exemplars, masks)
+    assert row(found, "progress").region.values == pytest.approx(wanted.combined)
+
+
+def test_anchor_of_identity_is_the_photo_itself(regional):
+    closed = {"structure": 1.0, "edges": 1.0, "low_band": 0.0, "shift": 0.0, "color_change": 0.0, "legibility": 1.0}
+    for key, value in closed.items():
+        found = row(regional, key)
+        for scores in filter(None, (found.whole, found.region)):
+            assert scores.identity == pytest.approx(value, abs=1e-9), key
+
+
+@pytest.mark.parametrize("key", WHOLE)
+def test_anchor_of_style_copies_is_the_exemplars_as_results(styled, photo, exemplars, key):
+    copies = fitted(exemplars, SIZE)
+    assert row(styled, key).whole.style_copy == pytest.approx(catalogue.CONTENT[key].measure(photo, copies).mean())
+
+
+def test_anchor_of_style_is_each_exemplar_against_the_others(styled, exemplars):
+    for key, ruler in catalogue.STYLE.items():
+        wanted = [ruler.measure(exemplars[i : i + 1], np.delete(exemplars, i, axis=0))[0] for i in range(3)]
+        assert row(styled, key).whole.style_copy == pytest.approx(np.mean(wanted))
+
+
+def test_without_style_the_photo_upside_down_is_the_other_anchor(plain, photo):
+    assert not plain.group(STYLE)
+    for key in WHOLE:
+        scores = row(plain, key).whole
+        wanted = catalogue.CONTENT[key].measure(photo, photo[:, ::-1, ::-1])[0]
+        assert (scores.style_copy, scores.unrelated) == (None, pytest.approx(wanted))
+
+
+def test_one_exemplar_has_no_others(photo, results, exemplars):
+    found = scoring.report(checked(photo, results, exemplars[:1]))
+    assert [row(found, key).whole.style_copy for key in ("color", "texture", "progress")] == [None] * 3
+    assert any("needs two or more" in note for note in found.notes)
+    assert "needs two or more" in found.as_text()
+
+
+def test_sets_are_measured_where_there_are_two(styled, results, exemplars):
+    assert styled.sets == {"results": style.set_distance(results), "exemplars": style.set_distance(exemplars)}
+
+
+def test_flicker_is_that_of_the_ruler_and_of_the_source(photo):
+    moving = np.concatenate([np.roll(photo, 2 * i, axis=2) for i in range(3)])
+    frames = np.clip(moving + np.array([0, 0.1, 0])[:, None, None, None], 0, 1).astype(np.float32)
+    measure = catalogue.SEQUENCE["flicker"].measure
+    found = scoring.report(checked(moving, frames), sequence=True).flicker
+    assert found.values == pytest.approx(measure(frames, moving))
+    assert found.identity == pytest.approx(measure(moving, moving).mean())
+    still = scoring.report(checked(photo, frames), sequence=True).flicker
+    assert still.values == pytest.approx(measure(frames)) and still.identity == 0.0
+
+
+def test_a_result_that_is_its_photo_stands_on_the_anchor(photo, exemplars):
+    found = scoring.report(checked(photo, photo, exemplars))
+    for one in found.rows:
+        assert one.whole.values == pytest.approx([one.whole.identity], abs=1e-9), one.key
+
+
+def test_content_that_is_the_style_leaves_progress_out(photo, results):
+    found = scoring.report(checked(photo, results, photo))
+    assert not [one for one in found.rows if one.key.startswith("progress")]
+    assert row(found, "color").whole.identity == 0 and "style progress was left out" in found.as_text()
+
+
+def test_what_one_ruler_cannot_measure_costs_the_others_nothing(results, mask):
+    even = np.full((1, *SIZE, 3), 0.5, np.float32)
+    found = scoring.report(checked(even, results, mask=mask))
+    assert "legibility" not in [one.key for one in found.rows]
+    assert {one.key for one in found.rows} == set(WHOLE)
+    assert any("legibility" in note and "inside the region" in note for note in found.notes)
+
+
+def tokens(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 16, 6)) + np.arange(6)
+
+
+def test_tokens_add_rulers_of_features(photo, results, exemplars, mask):
+    content, result, styles = tokens(1, 0), tokens(2, 1), tokens(3, 2)
+    weights = np.linspace(0, 1, 16)[None]
+    given = Material(content, result, styles, styles, weights)
+    found = scoring.report(checked(photo, results, exemplars, mask), tokens=given)
+    for key, ruler in catalogue.CONTENT_FEATURES.items():
+        scores = row(found, key)
+        assert scores.whole.values == pytest.approx(ruler.measure(content, result))
+        assert scores.region.values == pytest.approx(ruler.measure(content, result, weights=weights))
+        assert scores.whole.style_copy == pytest.approx(ruler.measure(content, styles).mean())
+    for key, ruler in catalogue.STYLE_FEATURES.items():
+        scores = row(found, key)
+        assert scores.whole.values == pytest.approx(ruler.measure(result, styles))
+        assert scores.region.values == pytest.approx(ruler.measure(result, styles, weights=weights))
+        others = [ruler.measure(styles[i : i + 1], np.delete(styles, i, axis=0))[0] for i in range(3)]
+        assert scores.whole.style_copy == pytest.approx(np.mean(others))
+
+
+@pytest.mark.parametrize("given", [{}, {"exemplars": True}, {"exemplars": True, "mask": True}])
+def test_ticks_are_counted_beforehand(photo, results, exemplars, mask, given):
+    found = {"exemplars": exemplars, "mask": mask}
+    material, ticks = checked(photo, results, **{key: found[key] for key in given}), []
+    scoring.report(material, tick=lambda: ticks.append(1))
+    wanted = scoring.measurements(material)
+    assert 0.7 * wanted <= len(ticks) <= wanted
+
+
+# -- JSON and text --------------------------------------------------------------------------------------------------
+
+
+def test_json_says_all_in_plain_numbers(regional):
+    found = json.loads(regional.as_json(), parse_constant=lambda name: pytest.fail(name))
+    assert (found["version"], found["size"], found["results"]) == (1, [80, 64], 2)
+    assert found["region"] == pytest.approx(40 * 44 / (64 * 80))
+    assert list(found["rulers"]) == [one.key for one in regional.rows]
+    one = found["rulers"]["color_change"]
+    assert (one["label"], one["unit"], one["higher"], one["group"]) == ("colour change", "Delta E", False, CONTENT)
+    assert one["values"] == pytest.approx(row(regional, "color_change").whole.values, rel=1e-6)
+    assert one["mean"] == pytest.approx(np.mean(one["values"]), rel=1e-6)
+    assert set(one["region"]) == {"mean", "values", "identity", "style_copy", "unrelated"}
+    assert found["rulers"]["legibility"]["mean"] is None
+    assert found["set"]["results"]["color"] == pytest.approx(regional.sets["results"].color, rel=1e-6)
+
+
+def test_json_has_no_nan(plain):
+    broken = replace(plain, flicker=Scores(np.array([np.nan, 0.25]), 0.1))
+    found = json.loads(broken.as_json(), parse_constant=lambda name: pytest.fail(name))
+    assert found["flicker"]["values"] == [None, 0.25] and found["flicker"]["mean"] == 0.25
+
+
+def test_text_is_aligned_and_says_how_to_read_it(regional):
+    text = regional.as_text()
+    table = text.split("\n\n")[1].splitlines()
+    assert len({len(line) for line in table}) == 1
+    line = next(line for line in table if line.startswith("colour change (Delta E)"))
+    assert "↓" in line and f"{row(regional, 'color_change').whole.mean:.2f}" in line.split()
+    for words in ("Content kept, region", "Style reached", "Each result", "How unlike each other", "How to read it"):
+        assert words in text
+    assert "Texture and contrast that a style adds lower structure similarity" in text
+
+
+def test_text_says_when_anchors_are_no_scale(styled):
+    scores = Scores(np.array([1.0, 1.2]), identity=0.2, style_copy=0.4)
+    near = replace(styled, rows=(Row("texture", "texture distance", "octaves", False, STYLE, scores),))
+    assert "texture distance: the photo is as near to the style" in near.as_text()
+    assert near.rows[0].scale(scores) is None
+
+
+@pytest.mark.parametrize(
+    ("group", "higher", "scores", "value", "place"),
+    [
+        (CONTENT, True, {"identity": 1.0, "style_copy": 0.2}, 0.6, 0.5),
+        (CONTENT, False, {"identity": 0.0, "style_copy": 40.0}, 10.0, 0.75),
+        (CONTENT, False, {"identity": 0.0, "unrelated": 2.0}, 3.0, -0.5),
+        (STYLE, False, {"identity": 30.0, "style_copy": 10.0}, 20.0, 0.5),
+        (STYLE, False, {"identity": 30.0}, 3.0, 0.9),
+        (STYLE, True, {"identity": 0.0}, 0.4, 0.4),
+    ],
+)
+def test_scales_lead_from_the_worst_anchor_to_the_best(group, higher, scores, value, place):
+    found = Scores(np.array([value]), **scores)
+    assert Row("x", "x", "", higher, group, found).scale(found).place(value) == pytest.approx(place)
+
+
+# -- charts ---------------------------------------------------------------------------------------------------------
+
+
+def ink(picture: np.ndarray) -> np.ndarray:
+    """bool (H, W): what differs from the paper in the upper left corner."""
+    return np.abs(picture[0] - picture[0, 0, 0]).max(axis=-1) > 0.02
+
+
+@pytest.mark.parametrize("theme", charts.THEMES)
+@pytest.mark.parametrize("kind", report_charts.KINDS)
+def test_charts_have_their_size_and_nothing_is_cut_off(regional, plain, kind, theme):
+    for report in (regional, plain):
+        picture = report_charts.drawn(report, kind, theme)
+        assert picture.dtype == np.float32 and picture.shape[3] == 3 and picture.shape[2] == report_charts.WIDTH
+        assert report_charts.HEIGHT <= picture.shape[1] <= 800
+        marked = ink(picture)
+        margin = np.concatenate(
+            [marked[:8].ravel(), marked[-8:].ravel(), marked[:, :16].ravel(), marked[:, -16:].ravel()]
+        )
+        assert not margin.any() and 0.02 < marked.mean() < 0.5
+        assert (picture[0, 0, 0].mean() > 0.5) == (theme == charts.LIGHT)
+
+
+@pytest.mark.parametrize("kind", report_charts.KINDS)
+def test_charts_show_the_values(plain, kind):
+    before = report_charts.drawn(plain, kind, charts.LIGHT)
+    assert np.array_equal(before, report_charts.drawn(plain, kind, charts.LIGHT))
+    first = plain.rows[0]
+    other = replace(first, whole=replace(first.whole, values=first.whole.values - 0.3))
+    assert not np.array_equal(before, report_charts.drawn(replace(plain, rows=(other, *plain.rows[1:])), kind, "light"))
+
+
+def blue(picture: np.ndarray) -> int:
+    wanted = np.array([int(report_charts.RESULT[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return int((np.abs(picture[0] - wanted).max(axis=-1) < 0.02).sum())
+
+
+def test_bars_are_as_long_as_the_value_is_far():
+    """One ruler, its value at shares of the way: the bar's area grows in proportion."""
+    areas = []
+    for value in (0.0, 0.25, 0.5, 1.0):
+        one = Row("structure", "x", "", True, CONTENT, Scores(np.array([value]), identity=1.0, unrelated=0.0))
+        areas.append(blue(report_charts.bars(Report((8, 8), 1, 1, 0, (one,)), charts.LIGHT)))
+    grown = np.diff(areas) / (areas[3] - areas[0])
+    assert grown == pytest.approx([0.25, 0.25, 0.5], abs=0.02)
+
+
+@pytest.mark.parametrize("kind", report_charts.KINDS)
+def test_charts_of_everything_at_once_are_still_whole(regional, kind):
+    """As many rulers as there can be, with long numbers beyond both anchors."""
+    wild = [
+        replace(one, key=f"{one.key}{i}", whole=Scores(np.array([-250.25, 480.5]), 100.0, 0.0 if one.higher else 300.0))
+        for i in range(2)
+        for one in regional.rows
+    ]
+    marked = ink(report_charts.drawn(replace(regional, rows=tuple(wild[:14])), kind, charts.DARK))
+    assert not (marked[:8].any() or marked[-8:].any() or marked[:, :8].any() or marked[:, -8:].any())
+
+
+# -- pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_overlay_is_bright_where_a_patch_was_changed_and_dim_elsewhere(photo):
+    changed = photo.copy()
+    changed[:, 20:40, 30:56] = 1 - changed[:, 20:40, 30:56]
+    heat = report_pictures.change_map(photo[0], changed[0])
+    assert heat.shape == SIZE and heat[24:36, 34:52].mean() > 0.8 and heat[52:].max() < 1e-6
+    shown = report_pictures.overlay(checked(photo, changed), charts.DARK)[0]
+    factor = shown.shape[1] // SIZE[1]
+    inside = shown[24 * factor : 36 * factor, 34 * factor : 52 * factor]
+    outside = shown[52 * factor : 64 * factor]
+    assert inside.mean() > 0.5 and inside.mean() > 1.4 * outside.mean()
+    assert np.ptp(outside, axis=-1).max() < 1e-3  # grey: no heat at all
+    assert outside.max() <= report_pictures.DIMMED + 1e-6
+
+
+def test_overlay_of_nothing_changed_is_the_dim_picture(photo):
+    shown = report_pictures.overlay(checked(photo, photo), charts.LIGHT)[0]
+    factor = shown.shape[1] // SIZE[1]
+    assert factor * SIZE[0] < shown.shape[0] <= factor * SIZE[0] + 64  # and a scale below
+    grey = report_pictures.DIMMED * photo[0] @ np.array([0.2126, 0.7152, 0.0722])
+    assert shown[: factor * SIZE[0] : factor, ::factor, 0] == pytest.approx(grey, abs=1e-3)
+    scale = shown[factor * SIZE[0] :]
+    assert np.ptp(scale, axis=-1).max() > 0.5  # colours of the heat
+    assert scale[0].min() > 0.9  # paper
+
+
+def test_overlay_outlines_the_region(photo, results, mask):
+    given = checked(photo, results, mask=mask)
+    with_region, without = (report_pictures.overlay(one, charts.DARK) for one in (given, given.whole()))
+    factor = with_region.shape[2] // SIZE[1]
+    white = (with_region[0] == 1).all(axis=-1) & ~(without[0] == 1).all(axis=-1)
+    rows, columns = np.nonzero(white)
+    bounds = [rows.min(), rows.max(), columns.min(), columns.max()]
+    assert bounds == pytest.approx([8 * factor, 48 * factor, 16 * factor, 60 * factor], abs=2)
+
+
+def test_before_after_shows_both_under_their_names(photo, results):
+    shown = report_pictures.before_after(checked(photo, results), charts.DARK)
+    factor = (shown.shape[2] - 6) // (2 * SIZE[1])
+    height, width = SIZE[0] * factor, SIZE[1] * factor
+    assert len(shown) == 2 and width >= 256
+    for number in range(2):
+        below = shown[number, -height:]
+        assert np.array_equal(below[::factor, :width:factor], photo[0])
+        assert np.array_equal(below[::factor, -width::factor], results[number])
+        head = shown[number, :-height]
+        assert (head[:, :width] > 0.7).any() and (head[:, -width:] > 0.7).any()
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+NAN = np.full((1, *SIZE, 3), np.nan, np.float32)
+GIVEN = np.full((2, *SIZE, 3), 0.5, np.float32)
+BAD_INPUT = {
+    "size": ((GIVEN[:, :-3], GIVEN), "content and result: content is 80x61 pixels, result 80x64. A VAE crops"),
+    "count": ((GIVEN[[0, 0, 0]], GIVEN), "content and result: content has 3 pictures, result 2."),
+    "NaN": ((GIVEN, NAN.repeat(2, 0)), "result: some values are NaN"),
+    "NaN in content": ((NAN, GIVEN), "content: some values are NaN"),
+    "NaN in style": ((GIVEN, GIVEN, NAN), "style: some values are NaN"),
+    "nothing": ((GIVEN, GIVEN[:0]), "result: there is no picture in it."),
+    "small": ((GIVEN[:, :20], GIVEN[:, :20]), "result: it is 80x20 pixels."),
+    "small style": ((GIVEN, GIVEN, GIVEN[:, :, :16]), "style: it is 16x64 pixels."),
+    "transparent": ((GIVEN[..., [0, 1, 2, 0]], GIVEN), "content: the shape is (1, 64, 80, 4)"),
+    "empty mask": ((GIVEN, GIVEN, None, np.zeros((1, *SIZE))), "mask: nothing is marked"),
+    "mask of another size": ((GIVEN, GIVEN, None, np.ones((1, 64, 64))), "mask: it is 64x64 pixels"),
+    "three masks": ((GIVEN, GIVEN, None, np.ones((3, *SIZE))), "mask: it has 3 entries for 2 pictures"),
+    "NaN mask": ((GIVEN, GIVEN, None, np.full((1, *SIZE), np.nan)), "mask: some values are NaN"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_what_does_not_fit_is_refused_by_name(case):
+    given, message = BAD_INPUT[case]
+    with pytest.raises(StylizationError) as caught:
+        checked(*(None if one is None else torch.as_tensor(one) for one in given))
+    assert str(caught.value).startswith(message)
+
+
+def test_a_sequence_of_one_picture_is_refused(photo):
+    with pytest.raises(StylizationError, match="sequence: it is on, and result is one picture"):
+        scoring.report(checked(photo, photo), sequence=True)
