@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning_batch import StylizeConditioningBatch
+from .content_budget import StylizeContentBudget
 from .holistic import StylizeHolisticInjector
 from .references import StylizeInvertReference, StylizeReference
 from .regions import StylizeClassAdaptiveAttention, StylizeRegion, StylizeRegionComposite
@@ -41,6 +42,7 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeLoadHolisticInjector,
     StylizeTrainClassAdaptive,
     StylizeLoadClassAdaptive,
+    StylizeContentBudget,
 ]
 
 
