@@ -134,6 +134,27 @@ INPUTS = {
         "control_first",
     ],
     "StylizeConditioningBatch": ["conditioning", "previous"],
+    "StylizeContentBudget": [
+        "sampler",
+        "sigmas",
+        "noise",
+        "latent_image",
+        "vae",
+        "limits",
+        "strongest",
+        "grid",
+        "bisections",
+        "proxy_steps",
+        "theme",
+        "guider",
+        "model",
+        "positive",
+        "negative",
+        "cfg",
+        "content",
+        "mask",
+        "style",
+    ],
 }
 """Ids in their order: saved workflows hold widget values by place. New inputs go to the end."""
 
@@ -152,6 +173,7 @@ OUTPUTS = {
     "StylizeSharedAttention": ["MODEL"],
     "StylizeSharedAttentionBatch": ["MODEL"],
     "StylizeConditioningBatch": ["CONDITIONING"],
+    "StylizeContentBudget": ["LATENT", "IMAGE", "CURVE", "STRENGTH", "TEXT"],
 }
 
 OPTIONS = {
@@ -170,6 +192,7 @@ OPTIONS = {
     "StylizeSharedAttentionBatch.mode": ["share", "swap", "full"],
     "StylizeSharedAttentionBatch.layers": ["all", "visual style prompting", "style block", "custom"],
     "StylizeSharedAttentionBatch.halves": ["both", "positive"],
+    "StylizeContentBudget.theme": ["dark", "light"],
 }
 """Choices that saved workflows name. An option may be added, none may go."""
 
