@@ -330,7 +330,7 @@ def tables(rows: dict[str, dict]) -> list[str]:
     count = len(PHOTOS)
     first = ["| form | limits | found | kept | strength | monotone | runs |", "|---|---|---|---|---|---|---|"]
     second = [
-        "| form | style, budget | style, strength 1 (kept) | style, one for all (strength) | budget - one for all | 95 % |",
+        "| form | style, budget | at strength 1 (kept) | one for all (strength) | budget - one for all | 95 % |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
@@ -353,8 +353,10 @@ def write_report() -> None:
     rows = {name: row for name in FORMS if (row := _row(name, kept)) is not None}
     parts = [INTRODUCTION, *tables(rows)]
     shown = [name for name in rows if FORMS[name].case is BaseCase]
-    if shown and CELLS.sheet(shown, (2, 4, 8), docs / "images" / "budget_sheet.jpg"):
-        parts.append("Photograph, result at its budget, the same made again:\n\n![Sheet](images/budget_sheet.jpg)")
+    sheet = [method for name in shown for method in (name, f"{name} {COMMON}")]
+    if sheet and CELLS.sheet(sheet, (2, 8), docs / "images" / "budget_sheet.jpg"):
+        words = "Photograph and result; at the budget, that strength again without the dial"
+        parts.append(f"{words}:\n\n![Sheet](images/budget_sheet.jpg)")
     parts.append(READING)
     (docs / "budget_evidence.md").write_text("\n\n".join(p.strip() for p in parts) + "\n", encoding="utf-8")
     (docs / "budget_evidence.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
