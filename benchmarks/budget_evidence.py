@@ -249,9 +249,9 @@ def budgeted(case: Case, form: Form) -> tuple[list[Image.Image], dict]:
 
 
 def common_strength(kept: dict, name: str) -> float | None:
-    """The strongest one that keeps the limit on every photograph where any does; None until all are kept."""
+    """The strongest one that keeps the limit wherever any above 0 does; None until all photographs are kept."""
     rows = [kept[number, name] for number in range(len(PHOTOS)) if (number, name) in kept]
-    found = [row["strength"] for row in rows if row["found"]]
+    found = [row["strength"] for row in rows if row["strength"] > 0]
     return min(found) if len(rows) == len(PHOTOS) and found else None
 
 
@@ -281,12 +281,12 @@ photographs of samples/photos, one style or painting each, through the node with
 bisections. Limits were chosen before anything was run, on none of these photographs; the photograph itself is the
 content.
 
-- **found**: photographs with a setting that holds. **kept**: of those, share whose limit still holds when the result is
+- **found**: photographs with a setting above 0 that holds; the other numbers are of those. **kept**: share whose limit still holds when the result is
   made again without the dial, by nodes of that strength, and measured again from 8-bit pictures.
 - **strength**: the factor found, mean and range.
 - **style**: mean of the ways to the style in colour and in texture, 0 the photograph, 1 the style's centre; at the
   budget's own strengths, at strength 1 with the share of photographs that keep the limit there, and at the strongest
-  strength that keeps it on all of them (*one for all*; it is known only once every photograph was searched).
+  strength that keeps it on all of them (*one for all*; it is known only after every photograph was searched).
 - **monotone**: share of curves without a turn. **runs**: mean number a photograph.
 """
 
@@ -296,11 +296,11 @@ def _mean(rows: list[dict], key: str) -> float:
 
 
 def _row(name: str, kept: dict) -> dict | None:
-    """The numbers of a form, over the photographs with a setting that holds; None until all cells are kept."""
+    """The numbers of a form, over the photographs that can be stylized; None until all cells are kept."""
     if common_strength(kept, name) is None:
         return None
     common = f"{name} {COMMON}"
-    own = {number: kept[number, name] for number in range(len(PHOTOS)) if kept[number, name]["found"]}
+    own = {number: kept[number, name] for number in range(len(PHOTOS)) if kept[number, name]["strength"] > 0}
     if any((number, common) not in kept for number in own):
         return None
     rows, fixed = list(own.values()), [kept[number, common] for number in own]

@@ -65,9 +65,9 @@ def _unit(limit: Limit) -> str:
 
 
 def _line(axes, found: Found, measured, color: str) -> None:
-    """Through the runs of the search; faint where whole runs decide."""
+    """Through the runs of the search; faint where whole runs decide, and not from a strength 0 of another kind."""
     alpha = 0.4 if found.checked else 1.0
-    points = [(one.factor, measured(one)) for one in found.tried]
+    points = [(one.factor, measured(one)) for one in found.tried[found.off_is_worse :]]
     axes.plot(*zip(*points, strict=True), "-", color=color, linewidth=2.5, alpha=alpha)
 
 

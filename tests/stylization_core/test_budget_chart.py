@@ -63,3 +63,15 @@ def test_where_a_limit_fails_is_shaded(drawn):
     tint = column[:, 0] - column[:, 1]
     above, below = tint[:20], tint[-60:-40]
     assert np.median(above) < 0.02 < 0.05 < np.median(below)
+
+
+def test_no_line_leads_to_a_strength_zero_that_alone_fails(drawn):
+    """Between the first two settings, whose markers stand at the sides, nothing has the colour of the curve."""
+    whole = drawn("structure >= 0.5", lambda f: 1 - 0.4 * f)[0]
+    apart = drawn("structure >= 0.5", lambda f: 1 - 0.4 * f if f > 0 else 0.2)[0]
+
+    def blue(picture):
+        between = picture[100:450, 140:200]  # strengths of about 0.1 to 0.2
+        return int(((between[..., 2] - between[..., 0]) > 0.5).sum())
+
+    assert blue(whole) > 100 > 0 == blue(apart)
