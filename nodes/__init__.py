@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning_batch import StylizeConditioningBatch
+from .content_budget import StylizeContentBudget
 from .holistic import StylizeHolisticInjector
 from .protection import StylizeProtectComposite, StylizeProtectRegion
 from .references import StylizeInvertReference, StylizeReference
@@ -48,6 +49,7 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeProtectComposite,
     StylizeStyleScore,
     StylizeReport,
+    StylizeContentBudget,
 ]
 
 

@@ -11,8 +11,8 @@ from ..stylization_core.hosts.comfyui.families import detect
 from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE
 
 
-def latent_samples(latent: dict, subject: str = "latent_image") -> Tensor:
-    """The samples (B, C, H, W) of a LATENT that holds an encoded picture.
+def latent_samples(latent: dict, subject: str = "latent_image", empty: bool = False) -> Tensor:
+    """The samples (B, C, H, W) of a LATENT that holds an encoded picture, or, with ``empty``, that may hold none.
 
     Raises:
         StylizationError: video or multi-stream latents, NaN or infinite values, an empty latent.
@@ -28,7 +28,7 @@ def latent_samples(latent: dict, subject: str = "latent_image") -> Tensor:
             f"{broken} of its {samples.numel()} values are NaN or infinite",
             "Look at the node that made it; a VAE in half precision often does this, try --fp32-vae",
         )
-    if not torch.count_nonzero(samples):
+    if not empty and not torch.count_nonzero(samples):
         raise StylizationError(
             subject, "it is empty (all zeros), so there is no content to keep", "Connect VAE Encode with your picture"
         )

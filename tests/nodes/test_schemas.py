@@ -148,6 +148,7 @@ INPUTS = {
         "seed",
         "content",
         "style_model",
+    ],
     "StylizeReport": [
         "content",
         "result",
@@ -159,6 +160,27 @@ INPUTS = {
         "style",
         "mask",
         "clip_vision",
+    ],
+    "StylizeContentBudget": [
+        "sampler",
+        "sigmas",
+        "noise",
+        "latent_image",
+        "vae",
+        "limits",
+        "strongest",
+        "grid",
+        "bisections",
+        "proxy_steps",
+        "theme",
+        "guider",
+        "model",
+        "positive",
+        "negative",
+        "cfg",
+        "content",
+        "mask",
+        "style",
     ],
 }
 """Ids in their order: saved workflows hold widget values by place. New inputs go to the end."""
@@ -182,6 +204,7 @@ OUTPUTS = {
     "StylizeProtectComposite": ["IMAGE", "SEAM", "TEXT"],
     "StylizeStyleScore": ["SCORE", "TEXT"],
     "StylizeReport": ["SCORES", "TEXT", "CHART", "OVERLAY", "BEFORE_AFTER"],
+    "StylizeContentBudget": ["LATENT", "IMAGE", "CURVE", "STRENGTH", "TEXT"],
 }
 
 OPTIONS = {
@@ -202,6 +225,7 @@ OPTIONS = {
     "StylizeSharedAttentionBatch.halves": ["both", "positive"],
     "StylizeReport.chart": ["bars", "radar"],
     "StylizeReport.theme": ["dark", "light"],
+    "StylizeContentBudget.theme": ["dark", "light"],
 }
 """Choices that saved workflows name. An option may be added, none may go."""
 

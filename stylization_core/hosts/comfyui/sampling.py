@@ -172,9 +172,10 @@ class _Run:
         return content
 
     def close(self) -> None:
-        """Take down a second model."""
+        """Take down a second model, and let go of the parts: they know the run, which keeps its MODEL."""
         if self.guidance is not None:
             self.guidance.close()
+        self.parts, self.guidance = [], None
 
 
 class _Regularizer:
