@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .comfy_tree import HOST, ROOT
@@ -17,7 +17,9 @@ PLUGINS = ROOT / "tests" / "host" / "plugins"
 POCKET_MODELS = ROOT / "pocket" / "models"
 SAMPLES = ROOT / "samples"
 PHOTOS = SAMPLES / "photos"
-INPUTS = (PHOTOS, SAMPLES / "paintings", SAMPLES / "drawings", SAMPLES / "masks")
+INPUTS = (PHOTOS, *(SAMPLES / kind for kind in ("paintings", "drawings", "masks", "signs")))
+SHOWN = 2
+"""Pictures of each style that stand among the inputs, under names such as riso_charminar.jpg."""
 """Pictures that workflows open."""
 WORKFLOWS = ROOT / "workflows"
 PACK = "stylization"
@@ -44,15 +46,22 @@ def prepare(name: str, model_roots: Iterable[Path] = (), plugins: bool = True) -
             _link(base / "custom_nodes" / plugin.name, plugin)
     for root in (POCKET_MODELS, *model_roots):
         link_models(base, root)
-    for picture in (file for folder in INPUTS for file in _files(folder)):
-        if picture.suffix.lower() in _PICTURES:
-            # a copy: newer ComfyUI refuses links that lead out of the input folder
-            copy = base / "input" / picture.name
-            copy.unlink(missing_ok=True)
-            shutil.copyfile(picture, copy)
+    for picture, name in _inputs():
+        # a copy: newer ComfyUI refuses links that lead out of the input folder
+        copy = base / "input" / name
+        copy.unlink(missing_ok=True)
+        shutil.copyfile(picture, copy)
     _write_settings(base)
     _link_workflows(base)
     return base
+
+
+def _inputs() -> Iterator[tuple[Path, str]]:
+    """Pictures to choose from, and their names in the input folder."""
+    for folder in INPUTS:
+        yield from ((file, file.name) for file in _files(folder) if file.suffix.lower() in _PICTURES)
+    for style in sorted((SAMPLES / "styles").iterdir()):
+        yield from ((file, f"{style.name}_{file.name}") for file in sorted(style.glob("*.jpg"))[:SHOWN])
 
 
 def link_models(base: Path, root: Path) -> None:
