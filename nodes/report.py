@@ -16,11 +16,11 @@ from PIL.PngImagePlugin import PngInfo
 from ..stylization_core.charts import DARK, THEMES
 from ..stylization_core.errors import naming
 from ..stylization_core.hosts.comfyui.vision_tokens import token_material
-from ..stylization_core.report import Report
-from ..stylization_core.report_charts import BARS, KINDS, drawn
-from ..stylization_core.report_material import checked
-from ..stylization_core.report_pictures import before_after, overlay
-from ..stylization_core.scoring import measurements, report
+from ..stylization_core.report.charts import BARS, KINDS, drawn
+from ..stylization_core.report.material import checked
+from ..stylization_core.report.measure import measurements, report
+from ..stylization_core.report.pictures import before_after, overlay
+from ..stylization_core.report.scores import Report
 from .files import check_prefix
 
 DISPLAY_NAME = "Stylize Report"

@@ -10,10 +10,13 @@ import pytest
 import torch
 from skimage import data
 from skimage.transform import resize
-from stylization.stylization_core import charts, report_charts, report_pictures, scoring
+from stylization.stylization_core import charts
 from stylization.stylization_core.errors import StylizationError
-from stylization.stylization_core.report import CONTENT, STYLE, Report, Row, Scores
-from stylization.stylization_core.report_material import Material, checked, fitted
+from stylization.stylization_core.report import charts as report_charts
+from stylization.stylization_core.report import measure
+from stylization.stylization_core.report import pictures as report_pictures
+from stylization.stylization_core.report.material import Material, checked, fitted
+from stylization.stylization_core.report.scores import CONTENT, STYLE, Report, Row, Scores
 from stylization.stylization_core.rulers import catalogue, style
 
 SIZE = 64, 80
@@ -50,17 +53,17 @@ def mask() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def styled(photo, results, exemplars) -> Report:
-    return scoring.report(checked(photo, results, exemplars))
+    return measure.report(checked(photo, results, exemplars))
 
 
 @pytest.fixture(scope="module")
 def regional(photo, results, exemplars, mask) -> Report:
-    return scoring.report(checked(photo, results, exemplars, mask))
+    return measure.report(checked(photo, results, exemplars, mask))
 
 
 @pytest.fixture(scope="module")
 def plain(photo, results) -> Report:
-    return scoring.report(checked(photo, results))
+    return measure.report(checked(photo, results))
 
 
 def row(report: Report, key: str) -> Row:
@@ -103,7 +106,7 @@ def test_style_progress_is_that_of_the_ruler(regional, photo, results, exemplars
 
 def test_photos_in_pairs_are_measured_in_pairs(photo, results):
     photos = np.concatenate([photo, photo[:, :, ::-1]])
-    found = scoring.report(checked(photos, results))
+    found = measure.report(checked(photos, results))
     for key in WHOLE:
         measure = catalogue.CONTENT[key].measure
         wanted = [measure(photos[i : i + 1], results[i : i + 1])[0] for i in range(2)]
@@ -112,7 +115,7 @@ def test_photos_in_pairs_are_measured_in_pairs(photo, results):
 
 def test_masks_in_pairs_are_measured_in_pairs(photo, results, exemplars, mask):
     masks = np.concatenate([mask, 1 - mask])
-    found = scoring.report(checked(photo, results, exemplars, masks))
+    found = measure.report(checked(photo, results, exemplars, masks))
     for key in ("structure", "color_change"):
         wanted = [catalogue.CONTENT[key].measure(photo, results[i : i + 1], mask=masks[i : i + 1])[0] for i in range(2)]
         assert row(found, key).region.values == pytest.approx(wanted)
@@ -149,7 +152,7 @@ def test_without_style_the_photo_upside_down_is_the_other_anchor(plain, photo):
 
 
 def test_one_exemplar_has_no_others(photo, results, exemplars):
-    found = scoring.report(checked(photo, results, exemplars[:1]))
+    found = measure.report(checked(photo, results, exemplars[:1]))
     assert [row(found, key).whole.style_copy for key in ("color", "texture", "progress")] == [None] * 3
     assert any("needs two or more" in note for note in found.notes)
     assert "needs two or more" in found.as_text()
@@ -163,28 +166,28 @@ def test_flicker_is_that_of_the_ruler_and_of_the_source(photo):
     moving = np.concatenate([np.roll(photo, 2 * i, axis=2) for i in range(3)])
     frames = np.clip(moving + np.array([0, 0.1, 0])[:, None, None, None], 0, 1).astype(np.float32)
     measure = catalogue.SEQUENCE["flicker"].measure
-    found = scoring.report(checked(moving, frames), sequence=True).flicker
+    found = measure.report(checked(moving, frames), sequence=True).flicker
     assert found.values == pytest.approx(measure(frames, moving))
     assert found.identity == pytest.approx(measure(moving, moving).mean())
-    still = scoring.report(checked(photo, frames), sequence=True).flicker
+    still = measure.report(checked(photo, frames), sequence=True).flicker
     assert still.values == pytest.approx(measure(frames)) and still.identity == 0.0
 
 
 def test_a_result_that_is_its_photo_stands_on_the_anchor(photo, exemplars):
-    found = scoring.report(checked(photo, photo, exemplars))
+    found = measure.report(checked(photo, photo, exemplars))
     for one in found.rows:
         assert one.whole.values == pytest.approx([one.whole.identity], abs=1e-9), one.key
 
 
 def test_content_that_is_the_style_leaves_progress_out(photo, results):
-    found = scoring.report(checked(photo, results, photo))
+    found = measure.report(checked(photo, results, photo))
     assert not [one for one in found.rows if one.key.startswith("progress")]
     assert row(found, "color").whole.identity == 0 and "style progress was left out" in found.as_text()
 
 
 def test_what_one_ruler_cannot_measure_costs_the_others_nothing(results, mask):
     even = np.full((1, *SIZE, 3), 0.5, np.float32)
-    found = scoring.report(checked(even, results, mask=mask))
+    found = measure.report(checked(even, results, mask=mask))
     assert "legibility" not in [one.key for one in found.rows]
     assert {one.key for one in found.rows} == set(WHOLE)
     assert any("legibility" in note and "inside the region" in note for note in found.notes)
@@ -198,7 +201,7 @@ def test_tokens_add_rulers_of_features(photo, results, exemplars, mask):
     content, result, styles = tokens(1, 0), tokens(2, 1), tokens(3, 2)
     weights = np.linspace(0, 1, 16)[None]
     given = Material(content, result, styles, styles, weights)
-    found = scoring.report(checked(photo, results, exemplars, mask), tokens=given)
+    found = measure.report(checked(photo, results, exemplars, mask), tokens=given)
     for key, ruler in catalogue.CONTENT_FEATURES.items():
         scores = row(found, key)
         assert scores.whole.values == pytest.approx(ruler.measure(content, result))
@@ -216,8 +219,8 @@ def test_tokens_add_rulers_of_features(photo, results, exemplars, mask):
 def test_ticks_are_counted_beforehand(photo, results, exemplars, mask, given):
     found = {"exemplars": exemplars, "mask": mask}
     material, ticks = checked(photo, results, **{key: found[key] for key in given}), []
-    scoring.report(material, tick=lambda: ticks.append(1))
-    wanted = scoring.measurements(material)
+    measure.report(material, tick=lambda: ticks.append(1))
+    wanted = measure.measurements(material)
     assert 0.7 * wanted <= len(ticks) <= wanted
 
 
@@ -419,4 +422,4 @@ def test_what_does_not_fit_is_refused_by_name(case):
 
 def test_a_sequence_of_one_picture_is_refused(photo):
     with pytest.raises(StylizationError, match="sequence: it is on, and result is one picture"):
-        scoring.report(checked(photo, photo), sequence=True)
+        measure.report(checked(photo, photo), sequence=True)

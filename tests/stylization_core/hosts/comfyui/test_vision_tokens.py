@@ -19,7 +19,7 @@ def vision_tokens(rig):
 
 @pytest.fixture(scope="module")
 def material(rig):
-    return importlib.import_module("stylization.stylization_core.report_material")
+    return importlib.import_module("stylization.stylization_core.report.material")
 
 
 @pytest.fixture(params=list(vision_networks.KINDS))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .charts import INK, PAPER
-from .report_material import Material
-from .rulers.images import luminance
+from ..charts import INK, PAPER
+from ..rulers.images import luminance
+from .material import Material
 
 SMALLEST = 256
 """Smaller pictures are shown enlarged, so that there is room for words."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .rulers.style import SetDistance
+from ..rulers.style import SetDistance
 
 VERSION = 1
 CONTENT, STYLE = "content", "style"

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from .errors import StylizationError
-from .report import CONTENT, STYLE, Report, Row, Scores, mean_of
-from .report_material import Material
-from .rulers import catalogue, style
-from .rulers.catalogue import Ruler
+from ..errors import StylizationError
+from ..rulers import catalogue, style
+from ..rulers.catalogue import Ruler
+from .material import Material
+from .scores import CONTENT, STYLE, Report, Row, Scores, mean_of
 
 PROBES = 4
 """Anchors of content rulers are means over at most so many pictures, spread evenly."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .charts import COLORS, FAINT, INK, as_picture, chart
-from .report import CONTENT, EXEMPLAR, IDENTITY, STYLE, STYLE_COPY, TURNED, UNITS, Report, Row, Scores, counted, shown
+from ..charts import COLORS, FAINT, INK, as_picture, chart
+from .scores import CONTENT, EXEMPLAR, IDENTITY, STYLE, STYLE_COPY, TURNED, UNITS, Report, Row, Scores, counted, shown
 
 BARS, RADAR = "bars", "radar"
 KINDS = (BARS, RADAR)

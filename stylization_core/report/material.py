@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .errors import StylizationError
-from .rulers.images import areas, batch
+from ..errors import StylizationError
+from ..rulers.images import areas, batch
 
 SMALLEST = 32
 """Pixels a side, for four octaves of texture."""

@@ -1,0 +1,1 @@
+"""The report on a stylization: every ruler beside its anchors, as numbers, text, charts and pictures."""
