@@ -365,6 +365,21 @@ def write_report() -> None:
 
 
 READING = """## Reading
+
+- **The limit is kept**: at every setting found, also when the result is made again without the dial. At strength 1
+  guidance keeps it on 42 % of the photographs only.
+- **A strength for each photograph gives more style at the same guarantee** where style grows with strength: guidance,
+  shared attention, and the injector. The gains of guidance and of shared attention alone are small, and the interval of
+  guidance nearly reaches 0.
+- **It does not for Style Matching Score**: on this model its style is less at the strengths found than at 1.5, while
+  structure still holds. The node looks for the strongest setting, not for the one nearest to the style; the second
+  curve shows where it stops being worth it.
+- On some photographs nothing holds under the ControlNet: the run itself loses their edges before any style. One
+  photograph holds both limits of the combination at strength 0 alone.
+- The curves of guidance and of Style Matching Score are monotone. Those of the combination, which has
+  two limits, often turn. *One for all* is known with hindsight only.
+- Style below 0: the autoencoder and the denoiser of drawings alone take photographs away from the textures of their
+  paintings; what counts are the differences.
 """
 
 
