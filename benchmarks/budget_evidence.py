@@ -34,7 +34,7 @@ import comfy.samplers
 import comfy_extras.nodes_custom_sampler as stock_samplers
 from real_size import through
 from stylization.nodes import content_budget
-from stylization.stylization_core import budget
+from stylization.stylization_core.budget import search as budget
 from stylization.stylization_core.rulers.style import StyleTarget
 from stylization_host import comfy_tree
 

@@ -7,9 +7,9 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io, ui
 
-from ..stylization_core import budget
-from ..stylization_core.budget_chart import drawn
-from ..stylization_core.budget_report import report
+from ..stylization_core.budget import search as budget
+from ..stylization_core.budget.chart import drawn
+from ..stylization_core.budget.report import report
 from ..stylization_core.charts import THEMES
 from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.budget import Runs, as_encoded, decoded, refuse_idle, thinned

@@ -29,7 +29,7 @@ def report(
     """Measure results against their photos, with every ruler there is material for.
 
     Args:
-        given: the pictures; see :func:`.report_material.checked`.
+        given: the pictures; see :func:`.material.checked`.
         sequence: results are frames of a sequence, and contents those of its source.
         tokens: patch tokens of the same pictures, from a network that looks at pictures.
         tick: called after each measurement; see :func:`measurements`.

@@ -12,12 +12,12 @@ import pytest
 
 @pytest.fixture(scope="module")
 def budget(core):
-    return importlib.import_module("stylization.stylization_core.budget")
+    return importlib.import_module("stylization.stylization_core.budget.search")
 
 
 @pytest.fixture(scope="module")
 def report(core):
-    return importlib.import_module("stylization.stylization_core.budget_report").report
+    return importlib.import_module("stylization.stylization_core.budget.report").report
 
 
 # -- limits ---------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import pytest
 
 @pytest.fixture(scope="module")
 def drawn(core):
-    chart = importlib.import_module("stylization.stylization_core.budget_chart")
-    budget = importlib.import_module("stylization.stylization_core.budget")
+    chart = importlib.import_module("stylization.stylization_core.budget.chart")
+    budget = importlib.import_module("stylization.stylization_core.budget.search")
 
     def draw(text, *curves, theme="light", style=None, verify=None):
         def reading(f):

@@ -108,8 +108,8 @@ def test_photos_in_pairs_are_measured_in_pairs(photo, results):
     photos = np.concatenate([photo, photo[:, :, ::-1]])
     found = measure.report(checked(photos, results))
     for key in WHOLE:
-        measure = catalogue.CONTENT[key].measure
-        wanted = [measure(photos[i : i + 1], results[i : i + 1])[0] for i in range(2)]
+        ruler = catalogue.CONTENT[key].measure
+        wanted = [ruler(photos[i : i + 1], results[i : i + 1])[0] for i in range(2)]
         assert row(found, key).whole.values == pytest.approx(wanted)
 
 
@@ -165,12 +165,12 @@ def test_sets_are_measured_where_there_are_two(styled, results, exemplars):
 def test_flicker_is_that_of_the_ruler_and_of_the_source(photo):
     moving = np.concatenate([np.roll(photo, 2 * i, axis=2) for i in range(3)])
     frames = np.clip(moving + np.array([0, 0.1, 0])[:, None, None, None], 0, 1).astype(np.float32)
-    measure = catalogue.SEQUENCE["flicker"].measure
+    ruler = catalogue.SEQUENCE["flicker"].measure
     found = measure.report(checked(moving, frames), sequence=True).flicker
-    assert found.values == pytest.approx(measure(frames, moving))
-    assert found.identity == pytest.approx(measure(moving, moving).mean())
+    assert found.values == pytest.approx(ruler(frames, moving))
+    assert found.identity == pytest.approx(ruler(moving, moving).mean())
     still = measure.report(checked(photo, frames), sequence=True).flicker
-    assert still.values == pytest.approx(measure(frames)) and still.identity == 0.0
+    assert still.values == pytest.approx(ruler(frames)) and still.identity == 0.0
 
 
 def test_a_result_that_is_its_photo_stands_on_the_anchor(photo, exemplars):

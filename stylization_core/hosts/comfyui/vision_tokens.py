@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import StylizationError
-from ...report_material import Material
+from ...report.material import Material
 from ...rulers.features import token_weights
 
 ROWS = 8

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import StylizationError
-from .rulers.catalogue import CONTENT, STYLE, Ruler
-from .rulers.style import StyleTarget
+from ..errors import StylizationError
+from ..rulers.catalogue import CONTENT, STYLE, Ruler
+from ..rulers.style import StyleTarget
 
 EXAMPLE = "structure >= 0.8, shift < 0.5 px, mask color_change < 3"
 FORM = f"Write limits as '{EXAMPLE}'"

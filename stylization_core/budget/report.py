@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .budget import Found, Limit, Setting
+from .search import Found, Limit, Setting
 
 
 def value(limit: Limit, found: float) -> str:

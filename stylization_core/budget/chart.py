@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .budget import Found, Limit
-from .budget_report import value
-from .charts import COLORS, INK, as_picture, chart
+from ..charts import COLORS, INK, as_picture, chart
+from .report import value
+from .search import Found, Limit
 
 WIDTH, PANEL, FRAME = 760, 190, 150
 """In pixels: of the picture, of a panel, and of what stands around all panels."""
