@@ -47,6 +47,11 @@ def _verdict(found: Found) -> list[str]:
         lines.append(
             f"{found.next.factor:.4g} breaks {broken}." if broken else "Stronger short runs held, whole ones not."
         )
+    if found.nearer is not None:
+        best, style = found.nearer, found.chosen.reading.style
+        lines.append(
+            f"Nearest to the style within the limits is {best.factor:.4g} ({best.reading.style:.2f}, not {style:.2f})."
+        )
     return lines
 
 

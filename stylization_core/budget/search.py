@@ -38,6 +38,9 @@ _SHOWN = 40
 _TURN, _TURN_OF_LIMIT = 0.05, 0.02
 """A curve turns where it comes back by more than these shares of its range and of its limit."""
 
+_NEARER = 0.01
+"""Progress to the style that is worth a remark."""
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -226,6 +229,14 @@ class Found:
         # a short run says something about a whole one where no whole one was made
         known = {**{one.factor: one for one in self.tried}, **{one.factor: one for one in self.checked}}
         return next((known[factor] for factor in sorted(known) if factor > self.chosen.factor), None)
+
+    @property
+    def nearer(self) -> Setting | None:
+        """The setting nearest to the style among those that hold, where that is not the chosen one."""
+        if self.chosen is None or self.chosen.reading.style is None:
+            return None
+        best = max((one for one in self.final if one.holds), key=lambda one: one.reading.style)
+        return best if best.reading.style > self.chosen.reading.style + _NEARER else None
 
     def broken_by(self, setting: Setting) -> list[tuple[Limit, float]]:
         """The limits that do not hold there, and what was measured."""

@@ -197,6 +197,17 @@ def test_no_setting_holds(budget, report):
     assert "shift" not in report(found).split("\n")[1]
 
 
+def test_a_setting_nearer_to_the_style_than_the_strongest_is_named(budget, report):
+    limits = budget.parse_limits("structure >= 0.5")
+    for peak, named in ((0.25, True), (1.0, False)):
+        evaluate = Analytic(budget, lambda f: 1 - 0.4 * f, style=lambda f, peak=peak: 0.3 - (f - peak) ** 2)
+        found = budget.strongest(evaluate, limits)
+        assert found.chosen.factor == 1.0  # the strongest is what is given, all the same
+        assert ("Nearest to the style within the limits is 0.25: 0.30 against -0.26." in report(found)) == named
+    found = budget.strongest(Analytic(budget, lambda f: 1 - f, style=lambda f: 0.3 - (f - 0.75) ** 2), limits)
+    assert found.nearer is None  # 0.75 is nearer and breaks the limit
+
+
 def test_only_the_exact_bound_of_nothing_holds(budget):
     found, _ = searched(budget, "shift <= 0", lambda f: f)
     assert found.chosen.factor == 0
