@@ -48,10 +48,8 @@ def _verdict(found: Found) -> list[str]:
             f"{found.next.factor:.4g} breaks {broken}." if broken else "Stronger short runs held, whole ones not."
         )
     if found.nearer is not None:
-        best, style = found.nearer, found.chosen.reading.style
-        lines.append(
-            f"Nearest to the style within the limits is {best.factor:.4g} ({best.reading.style:.2f}, not {style:.2f})."
-        )
+        styles = " against ".join(f"{one.reading.style:.2f}" for one in (found.nearer, found.chosen))
+        lines.append(f"Nearest to the style within the limits is {found.nearer.factor:.4g}: {styles}.")
     return lines
 
 
