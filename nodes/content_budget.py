@@ -101,6 +101,7 @@ class StylizeContentBudget(io.ComfyNode):
         strength = 0.0 if found.chosen is None else found.chosen.factor
         samples, pictures = runs(strength, sigmas)
         curve = torch.from_numpy(drawn(found, theme))
+        runs.show(curve)
         text = report(found, cost(runs, found, sigmas, short), measure.notes())
         shown = ui.PreviewImage(curve, cls=cls).as_dict() | ui.PreviewText(text).as_dict()
         return io.NodeOutput({**latent, "samples": samples}, pictures, curve, strength, text, ui=shown)

@@ -124,6 +124,19 @@ def test_finds_the_known_optimum(execute, analytic, limit):
     assert f"{strength:.4g} x the strength" in text and "is monotone" in text and "9 runs of 2 steps" in text
 
 
+def test_the_last_preview_is_the_curve(execute, analytic, monkeypatch):
+    """Frontends go on showing the last preview of a node, in the place of its pictures."""
+    import comfy.utils
+
+    told = []
+    hook = lambda value, total, preview, node_id=None: told.append((value, total, preview))  # noqa: E731
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    curve = execute(analytic()).result[2]
+    value, total, (_, shown, size) = told[-1]
+    assert value == total and size == max(shown.size)
+    assert np.abs(np.asarray(shown) / 255 - curve[0].numpy()).max() <= 0.5 / 255 + 1e-6
+
+
 def test_the_worst_picture_of_a_batch_decides(execute, analytic):
     latent = {"samples": photo().repeat(2, 1, 1, 1)}
     strength = execute(analytic(0.5, 1.0), latent_image=latent).result[3]

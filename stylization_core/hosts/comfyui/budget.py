@@ -14,6 +14,7 @@ import comfy.utils
 import latent_preview
 import torch
 from comfy.patcher_extension import WrappersMP
+from PIL import Image
 from torch import Tensor
 
 from ...errors import StylizationError
@@ -157,6 +158,11 @@ class Runs:
             self.kept[key] = self._sampled(factor, sigmas)
             self.seconds += time.perf_counter() - started
         return self.kept[key], decoded(self.vae, self.kept[key])
+
+    def show(self, picture: Tensor) -> None:
+        """End the progress with a picture (1, H, W, 3): frontends leave the last preview on a node."""
+        shown = Image.fromarray((picture[0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+        self._bar.update_absolute(self.most, self.most, ("JPEG", shown, max(shown.size)))
 
     def _sampled(self, factor: float, sigmas: Tensor) -> Tensor:
         guider = dialled(self.guider, factor)
