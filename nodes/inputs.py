@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import comfy.utils
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -62,6 +63,14 @@ def check_unet(model) -> None:
             f"the model family {type(model.model).__name__} has no UNet whose attention could take a style",
             "Load an SD 1.x, SD 2.x or SDXL checkpoint",
         )
+
+
+def mask_at(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A mask (B, H, W) at the pictures' height and width."""
+    mask = mask.reshape(-1, *mask.shape[-2:])
+    if mask.shape[-2:] == size:
+        return mask
+    return comfy.utils.common_upscale(mask[:, None], size[1], size[0], "bilinear", "")[:, 0]
 
 
 LAYERS_ACT = (

@@ -1,6 +1,5 @@
 """StylizeProtectRegion, StylizeProtectComposite: a label, logo or face that a style leaves alone."""
 
-import comfy.utils
 import torch
 from comfy_api.latest import io
 
@@ -10,7 +9,7 @@ from ..stylization_core.hosts.comfyui.families import detect
 from ..stylization_core.hosts.comfyui.sampling import acting
 from ..stylization_core.hosts.comfyui.settings import PROTECT_REGION, PROTECTION, ProtectedRegion, attach_once
 from ..stylization_core.rulers.seam import seam
-from .inputs import check_channels, latent_samples, window_inputs
+from .inputs import check_channels, latent_samples, mask_at, window_inputs
 
 CATEGORY = "stylization/measure"
 
@@ -124,7 +123,7 @@ class StylizeProtectComposite(io.ComfyNode):
         with naming(cls.DISPLAY_NAME):
             _check_mask(mask)
             original, styled = original[..., :3], styled[..., :3].to(original)
-            mask = _at(mask.to(original), original.shape[1:3])
+            mask = mask_at(mask.to(original), original.shape[1:3])
             found, taken = protected(original, styled, mask, feather)
             seams = [
                 float(seam(found[[row]], _row(mask, row), _row(original, row), _row(styled, row))[0])
@@ -153,11 +152,3 @@ def _check_mask(mask: torch.Tensor) -> None:
         raise StylizationError(
             "mask", "it is empty, nothing is marked", "Paint what is to stay in white, or take this node out"
         )
-
-
-def _at(mask: torch.Tensor, size) -> torch.Tensor:
-    """A mask at the pictures' size."""
-    mask = mask.reshape(-1, *mask.shape[-2:])
-    if mask.shape[-2:] == size:
-        return mask
-    return comfy.utils.common_upscale(mask[:, None], size[1], size[0], "bilinear", "")[:, 0]

@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import comfy.utils
 import torch
 from comfy_api.latest import io
 
@@ -14,7 +13,7 @@ from ..stylization_core.hosts.comfyui.layers import chosen_layers
 from ..stylization_core.hosts.comfyui.record_cache import RecordCache
 from ..stylization_core.hosts.comfyui.settings import CLASS_ADAPTIVE, REGIONS, Region, Regions, attach_more
 from ..stylization_core.hosts.comfyui.trained import check_trained
-from .inputs import LAYERS_ACT, check_channels, check_unet, layer_inputs, window_inputs
+from .inputs import LAYERS_ACT, check_channels, check_unet, layer_inputs, mask_at, window_inputs
 from .references import REFERENCE, mask_of
 from .trained_regions import ADAPTER
 
@@ -247,14 +246,7 @@ class StylizeRegionComposite(io.ComfyNode):
             if not masks:
                 raise StylizationError("regions", "none has a reference", "Connect a reference to a Stylize Region")
             size = original.shape[1:3]
-            masks = [cls._at(mask.to(original), size) for mask in masks]
+            masks = [mask_at(mask.to(original), size) for mask in masks]
             rows = max(len(mask) for mask in masks)
             mask = feathered_inwards(reach(torch.stack([one.expand(rows, -1, -1) for one in masks])), feather)
             return io.NodeOutput(composite(original[..., :3], styled[..., :3].to(original), mask), mask)
-
-    @staticmethod
-    def _at(mask: torch.Tensor, size) -> torch.Tensor:
-        """A mask at the pictures' size."""
-        if mask.shape[-2:] == size:
-            return mask.reshape(-1, *size)
-        return comfy.utils.common_upscale(mask.reshape(-1, 1, *mask.shape[-2:]), size[1], size[0], "bilinear", "")[:, 0]

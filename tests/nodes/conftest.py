@@ -56,3 +56,14 @@ def ksampler(rig, pack_nodes) -> Callable[..., torch.Tensor]:
         return result["samples"]
 
     return run
+
+
+@pytest.fixture
+def temp(tmp_path):
+    """ComfyUI's folder of temporary files, a new one."""
+    import folder_paths
+
+    before = folder_paths.get_temp_directory()
+    folder_paths.set_temp_directory(str(tmp_path / "temp"))
+    yield tmp_path / "temp"
+    folder_paths.set_temp_directory(before)

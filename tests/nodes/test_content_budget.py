@@ -18,17 +18,6 @@ def budget(pack_nodes):
     return importlib.import_module("stylization.nodes.content_budget")
 
 
-@pytest.fixture
-def temp(tmp_path):
-    """ComfyUI's folder of temporary files, a new one."""
-    import folder_paths
-
-    before = folder_paths.get_temp_directory()
-    folder_paths.set_temp_directory(str(tmp_path / "temp"))
-    yield tmp_path / "temp"
-    folder_paths.set_temp_directory(before)
-
-
 class Vae:
     """Pixels are the first three channels of a latent, each cell a square of eight pixels."""
 

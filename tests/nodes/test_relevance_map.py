@@ -18,17 +18,6 @@ def relevance(pack_nodes):
 
 
 @pytest.fixture
-def temp(tmp_path):
-    """ComfyUI's folder of temporary files, a new one."""
-    import folder_paths
-
-    before = folder_paths.get_temp_directory()
-    folder_paths.set_temp_directory(str(tmp_path / "temp"))
-    yield tmp_path / "temp"
-    folder_paths.set_temp_directory(before)
-
-
-@pytest.fixture
 def execute(rig, relevance, temp):
     """Runs the node as ComfyUI does; returns its NodeOutput."""
 
