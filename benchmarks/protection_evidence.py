@@ -22,6 +22,7 @@ import torch
 from cells import Cells, means, paired, table
 from PIL import Image, ImageDraw, ImageFont
 from pocket_host import ROOT, STYLES, Pocket, scores
+from skimage.color import rgb2lab
 
 # isort: split
 # found by their paths, once pocket_host has put them in place
@@ -30,14 +31,17 @@ from stylization.stylization_core.rulers import content
 from stylization.stylization_core.rulers.seam import seam
 from stylization.stylization_core.rulers.style import StyleTarget
 from stylization_host import comfy_tree
+from torch.nn.functional import max_pool2d
 
 SAMPLING = {"steps": 20, "cfg": 2.0, "denoise": 0.6}
 GUIDED = {"steps": 24, "cfg": 1.0, "denoise": 0.6}
 GUIDANCE, BANDS = 2.0, (0.0, 0.1, 0.25)
 PHOTOS, STYLES_EACH = 6, 2
 CASES = PHOTOS * STYLES_EACH
-INSIDE = ("structure", "edges", "legibility", "color change", "label color")
-OUTSIDE = ("color outside", "texture outside", "style outside")
+WIDER = 8  # pixels, a cell of the latent
+FAR = 48  # pixels from a sign beyond which the wavelets of the texture ruler hardly see it
+INSIDE = ("structure", "edges", "legibility", "color change", "tone")
+OUTSIDE = ("color far", "texture far", "style far", "change outside")
 RULERS = (*INSIDE, *OUTSIDE)
 
 
@@ -86,7 +90,7 @@ LABELS = (
 
 @dataclass(frozen=True)
 class Case:
-    """A photograph with a label, in one style; each photograph meets two styles."""
+    """A photograph with a sign, in one style; each photograph meets two styles."""
 
     host: Pocket
     number: int
@@ -115,6 +119,16 @@ class Case:
         return mask
 
     @cached_property
+    def wider(self) -> torch.Tensor:
+        """The mask drawn larger than the sign."""
+        return max_pool2d(self.mask, 2 * WIDER + 1, 1, WIDER)
+
+    @cached_property
+    def far(self) -> torch.Tensor:
+        """What lies more than :data:`FAR` pixels from the sign."""
+        return 1 - max_pool2d(self.mask, 2 * FAR + 1, 1, FAR)
+
+    @cached_property
     def latent(self) -> dict:
         return self.host.encoded(self.photo)
 
@@ -138,17 +152,17 @@ class Case:
 Made = Callable[[Case], Image.Image]
 
 
-def protected(case: Case, model, band: float | None):
-    """A MODEL that holds the label, or the one given where there is no band."""
+def protected(case: Case, model, band: float | None, wider: bool = False):
+    """A MODEL that holds the sign, or the one given where there is no band."""
     if band is None:
         return model
     with torch.inference_mode():
-        return through("StylizeProtectRegion", model, case.mask, band=band)
+        return through("StylizeProtectRegion", model, case.wider if wider else case.mask, band=band)
 
 
-def image_to_image(band: float | None = None) -> Made:
+def image_to_image(band: float | None = None, wider: bool = False) -> Made:
     """The stock way with the LoRA in the weights."""
-    return lambda case: case.sampled(protected(case, case.host.with_lora(case.style), band), SAMPLING)
+    return lambda case: case.sampled(protected(case, case.host.with_lora(case.style), band, wider), SAMPLING)
 
 
 def guided(band: float | None = None) -> Made:
@@ -162,15 +176,20 @@ def guided(band: float | None = None) -> Made:
     return run
 
 
-def noise_masked(case: Case) -> Image.Image:
-    """The stock Set Latent Noise Mask: all but the label is sampled."""
-    with torch.inference_mode():
-        (latent,) = case.host.stock["SetLatentNoiseMask"]().set_mask(case.latent, 1 - case.mask)
-    return case.sampled(case.host.with_lora(case.style), SAMPLING, latent)
+def noise_masked(wider: bool = False) -> Made:
+    """The stock Set Latent Noise Mask: all but the sign is sampled."""
+
+    def run(case: Case) -> Image.Image:
+        kept = case.wider if wider else case.mask
+        with torch.inference_mode():
+            (latent,) = case.host.stock["SetLatentNoiseMask"]().set_mask(case.latent, 1 - kept)
+        return case.sampled(case.host.with_lora(case.style), SAMPLING, latent)
+
+    return run
 
 
 def composited(base: str, feather: float) -> Made:
-    """The label of the photograph put back by the node."""
+    """The sign of the photograph put back by the node."""
 
     def run(case: Case) -> Image.Image:
         pictures = [torch.from_numpy(scores.as_batch(one)).float() for one in (case.photo, case.made(base))]
@@ -186,7 +205,9 @@ SAMPLED: dict[str, Made] = {
     "VAE only": lambda case: case.decoded,
     "without protection": image_to_image(),
     **{f"band {band:g}": image_to_image(band) for band in BANDS},
-    "noise mask": noise_masked,
+    **{f"band {band:g}, wider": image_to_image(band, wider=True) for band in BANDS[:2]},
+    "noise mask": noise_masked(),
+    "noise mask, wider": noise_masked(wider=True),
     "SMS guidance": guided(),
     "SMS guidance, band 0.1": guided(0.1),
 }
@@ -204,24 +225,32 @@ def target(style: str) -> StyleTarget:
     return StyleTarget.of(scores.as_batch(*pocket.exemplars(style)))
 
 
+def tone_distance(first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> float:
+    """Distance of the mean colours inside a mask, in CIELAB units."""
+    means_of = [rgb2lab(one[0])[mask[0] > 0].mean(0) for one in (first, second)]
+    return float(np.linalg.norm(means_of[0] - means_of[1]))
+
+
 def measured(case: Case, method: str, picture: Image.Image) -> dict[str, float]:
-    """The label against the photograph's, the rest against the style, and the seam of a composite."""
-    photo, plain, found = (scores.as_batch(one) for one in (case.photo, case.decoded, picture))
+    """The sign against the photograph's, the rest against the style and the run without protection, and the seam."""
+    base = "SMS guidance" if method.startswith("SMS") else "without protection"
+    photo, plain, free, found = (scores.as_batch(o) for o in (case.photo, case.decoded, case.made(base), picture))
     mask = case.mask.numpy()
-    outside = target(case.style).progress(plain, found, 1 - mask)
+    far = target(case.style).progress(plain, found, case.far)
     record = {
-        "structure": content.structure_similarity(photo, found, mask),
-        "edges": content.edge_agreement(photo, found, mask),
-        "legibility": content.legibility(photo, found, mask),
-        "color change": content.color_change(photo, found, mask),
-        "label color": target(case.style).progress(plain, found, mask).color,
-        "color outside": outside.color,
-        "texture outside": outside.texture,
-        "style outside": outside.combined,
+        "structure": content.structure_similarity(photo, found, mask)[0],
+        "edges": content.edge_agreement(photo, found, mask)[0],
+        "legibility": content.legibility(photo, found, mask)[0],
+        "color change": content.color_change(photo, found, mask)[0],
+        "tone": tone_distance(free, found, mask),
+        "color far": far.color[0],
+        "texture far": far.texture[0],
+        "style far": far.combined[0],
+        "change outside": content.color_change(free, found, 1 - mask)[0],
     }
     if method in COMPOSITES:
-        record["seam"] = seam(found, mask, photo, scores.as_batch(case.made(COMPOSITES[method][0])))
-    return {name: float(value[0]) for name, value in record.items()}
+        record["seam"] = seam(found, mask, photo, scores.as_batch(case.made(COMPOSITES[method][0])))[0]
+    return {name: float(value) for name, value in record.items()}
 
 
 def make(methods: list[str]) -> None:
@@ -241,19 +270,25 @@ SHOWN = (
     *("without protection + composite", "SMS guidance", "SMS guidance, band 0.1"),
 )
 SHOWN_CASES = (0, 3, 7, 8)
-ALL = ("structure", "edges", "legibility", "color change", "label color", "style outside")
+ALL = ("structure", "edges", "legibility", "color change", "tone", "style far", "change outside")
 PAIRS = (
     ("band 0.1", "without protection", ALL),
     ("band 0", "band 0.1", ALL),
     ("band 0.25", "band 0.1", ALL),
     ("band 0", "noise mask", ALL),
     ("band 0.1", "noise mask", ALL),
+    ("noise mask, wider", "noise mask", ALL),
+    ("band 0.1, wider", "band 0.1", ALL),
+    ("band 0, wider", "noise mask, wider", ALL),
+    ("band 0.1, wider", "noise mask, wider", ALL),
     ("band 0.1", "VAE only", ("structure", "edges", "legibility")),
     ("SMS guidance, band 0.1", "SMS guidance", ALL),
-    ("band 0.1 + composite", "without protection + composite", ("seam", "style outside")),
+    ("band 0.1 + composite", "without protection + composite", ("seam",)),
     ("band 0 + composite", "without protection + composite", ("seam",)),
-    ("band 0.1 + composite", "noise mask + composite", ("seam", "style outside")),
+    ("band 0.1 + composite", "noise mask + composite", ("seam",)),
     ("band 0 + composite", "noise mask + composite", ("seam",)),
+    ("band 0, wider + composite", "noise mask, wider + composite", ("seam",)),
+    ("band 0.1, wider + composite", "band 0.1 + composite", ("seam",)),
     ("band 0.1 + composite, feather 4", "band 0.1 + composite", ("seam",)),
     ("SMS guidance, band 0.1 + composite", "SMS guidance + composite", ("seam",)),
 )
@@ -264,14 +299,15 @@ photographs that no training saw, each with a drawn sign of its own words, colou
 {STYLES_EACH} of three styles; {pocket.SIZE[0]}x{pocket.SIZE[1]}, CPU. The mask is the sign, off the latent's cells.
 Image to image with the style's LoRA at denoise {SAMPLING["denoise"]:g}, {SAMPLING["steps"]} steps, CFG
 {SAMPLING["cfg"]:g}; *SMS guidance* with strength {GUIDANCE:g}, {GUIDED["steps"]} steps, CFG {GUIDED["cfg"]:g}, at the
-same denoise. *noise mask* is the stock *Set Latent Noise Mask* with the sign kept. A *composite* has feather 0 unless
-it is named.
+same denoise. *noise mask* is the stock *Set Latent Noise Mask* with the sign kept. *wider*: the mask is drawn
+{WIDER} pixels larger than the sign on each side. A *composite* is of the sign alone, with feather 0 unless it is named.
 
-- Inside the mask, against the photograph: **structure**, **edges**, **legibility**, higher keeps more, 1 is the photo
-  itself; **color change** in Delta E, lower keeps more. **label color**: how far the sign's colours have gone towards
-  those of the style, 0 is none of the way.
-- Outside the mask: progress towards the style's exemplars in **color**, **texture** and their mean, **style**; 0 is the
-  photograph through the VAE, 1 the style.
+- Inside the sign, against the photograph: **structure**, **edges**, **legibility**, higher keeps more, 1 is the photo
+  itself; **color change** in Delta E, lower keeps more. **tone**: how far the sign's mean colour is from what the style
+  makes of it without protection, CIELAB units; lower follows the style.
+- More than {FAR} pixels from the sign, where the texture ruler hardly sees it: progress towards the exemplars in
+  **color far**, **texture far** and their mean, **style far**; 0 is the photograph through the VAE, 1 the style.
+- **change outside**: Delta E between this and the run without protection, everywhere outside the sign.
 - **seam** of a composite: the step across its border over the mean of those that photograph and styled picture have
   there; 1 shows no more than they do.
 - *photo itself* and *VAE only* are the anchors. No ruler is a network, and none reads: legibility compares strokes.
