@@ -314,8 +314,9 @@ same denoise. *noise mask* is the stock *Set Latent Noise Mask* with the sign ke
 """
 READING = """## Reading
 
-- Without protection no sign can be read after image to image at this denoise. With *band* 0.1 all can, nearly as well
-  as after the VAE alone, and their tone goes three quarters of the way to what the style makes of the place.
+- Without protection signs are gone after image to image at this denoise; the best of twelve can be guessed. With *band*
+  0.1 all can be read, nearly as well as after the VAE alone, and their tone goes three quarters of the way to what the
+  style makes of the place.
 - *band* is the knob that it should be: 0 leaves the sign as it was; 0.25 is nearer to the style's tone than 0.1 and
   costs structure, but hardly legibility, on letters of 22 to 42 pixels. Smaller ones were not tried.
 - The stock *Set Latent Noise Mask* does what *band* 0 does: with a mask a cell wider than the sign the two are equal
@@ -325,8 +326,8 @@ READING = """## Reading
   change is about 1 Delta E, just visible, and about 2 with wider masks.
 - Wider masks keep the sign's rim better, and more of its own tone, since the tone that is free is then that of the sign
   and of what surrounds it together.
-- *SMS guidance* leaves most signs readable by itself (two of twelve are below 0.5); with *band* 0.1 all are. The seam of
-  the composite is not clearly smaller for it there.
+- *SMS guidance* leaves most signs readable by itself (two of twelve are below 0.5); with *band* 0.1 all are. The seam
+  of the composite is not clearly smaller for it there.
 - For the exact composite *band* 0 fits best (or a wider noise mask): no step beyond those that were there. After *band*
   0.1 the surroundings were made for a sign of another tone; its seam lies between that and no protection.
 - *feather* 4 is wrong for signs with an edge of their own: it shows a rim of the photograph's ground around them. The
