@@ -321,7 +321,7 @@ READING = """## Reading
   costs structure, but hardly legibility, on letters of 22 to 42 pixels. Smaller ones were not tried.
 - The stock *Set Latent Noise Mask* does what *band* 0 does: with a mask a cell wider than the sign the two are equal
   within 0.001 in structure, edges, legibility and seam. With the sign itself as mask it loses rims, since a cell counts
-  by the mask at its centre alone. What the node adds is the tone; to hold all, the stock node with a wider mask will do.
+  by the mask at its centre alone. What the node adds is the tone; to hold all, the stock one with a wider mask will do.
 - None of them takes style from the rest: far from the sign progress is the same within 0.01, and outside as a whole the
   change is about 1 Delta E, just visible, and about 2 with wider masks.
 - Wider masks keep the sign's rim better, and more of its own tone, since the tone that is free is then that of the sign
