@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,16 +44,27 @@ class Cells:
             if not self.path_of(number, method).with_suffix(".json").is_file()
         ]
         for count, (number, method) in enumerate(missing, 1):
-            pictures, record = run(number, method)
             path = self.path_of(number, method)
+            if path.with_suffix(".json").is_file():
+                continue  # another process has made it meanwhile
+            pictures, record = run(number, method)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures], 1)).save(path)
             path.with_suffix(".json").write_text(json.dumps(record) + "\n", encoding="utf-8")
             say(f"{count}/{len(missing)} {method} {number}")
 
-    def measure(self, measured: Callable[[int, list[Image.Image]], Record], width: int) -> None:
-        """Take the rulers anew on what is kept, after they changed; ``width`` is that of one picture of a strip."""
+    def measure(
+        self, measured: Callable[[int, list[Image.Image]], Record], width: int, only: Container | None = None
+    ) -> None:
+        """Take rulers anew on what is kept, after they changed.
+
+        Args:
+            width: of one picture of a strip.
+            only: these (case, method); None is all.
+        """
         for number, method in self.records():
+            if only is not None and (number, method) not in only:
+                continue
             path = self.path_of(number, method)
             with Image.open(path) as strip:
                 whole = strip.convert("RGB")

