@@ -182,7 +182,7 @@ def curves_picture(found: Kept, half: Half, path: Path) -> None:
                 linewidth=2.2 if family.ours else 1.1,
                 label=label,
             )
-        for anchor in (PHOTO, "style copy", "the style's own filter"):
+        for anchor in (PHOTO, "style copy", "the style's own filter", "the style's own filter, through the VAE"):
             if anchor in rows:
                 place = rows[anchor][content], rows[anchor]["style"]
                 axes.plot(*place, "k*", markersize=9)
@@ -230,7 +230,7 @@ def write_report(halves: Mapping[str, tuple[Half, Cells]], introduction: str, re
         scored = {key: row for key, row in found.items() if key[1] in half.scored and "score" in row}
         if scored:
             parts += [SCORES, table(means(scored, half.scored, ("score", "style")), ("score", "style"))]
-        if cells.sheet(half.shown, (0, 9, 14, 19), docs / sheet, SHEET_SCALE[half.stem]):
+        if cells.sheet(half.shown, (0, 9, 14), docs / sheet, SHEET_SCALE[half.stem]):
             parts.append(f"![Sheet]({sheet})")
         pocket.say("\n\n".join(parts[-7:]))
     (docs / "evidence.md").write_text("\n\n".join(p.strip() for p in (*parts, reading)) + "\n", encoding="utf-8")
