@@ -16,7 +16,7 @@ from ..stylization_core.hosts.comfyui.budget import Runs, as_encoded, decoded, r
 from ..stylization_core.rulers.catalogue import CONTENT
 from ..stylization_core.rulers.images import areas, batch
 from ..stylization_core.rulers.style import StyleTarget
-from .inputs import check_channels, latent_samples
+from .inputs import check_channels, check_installed, latent_samples
 
 DISPLAY_NAME = "Stylize Content Budget"
 LEAST_PIXELS = 32
@@ -89,6 +89,7 @@ class StylizeContentBudget(io.ComfyNode):
         style=None,
     ) -> io.NodeOutput:
         with naming(DISPLAY_NAME):
+            check_installed()
             parsed = budget.parse_limits(limits)
             guider = wired_guider(guider, model, positive, negative, cfg)
             refuse_idle(guider, sampler, "guider" if model is None else "model")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import comfy.utils
 import torch
 from comfy_api.latest import io
@@ -62,6 +64,25 @@ def check_unet(model) -> None:
             "model",
             f"the model family {type(model.model).__name__} has no UNet whose attention could take a style",
             "Load an SD 1.x, SD 2.x or SDXL checkpoint",
+        )
+
+
+MEASURING = {"matplotlib": "matplotlib", "skimage": "scikit-image", "scipy": "scipy", "pywt": "PyWavelets"}
+"""Modules that rulers and charts import, and the packages that bring them."""
+
+
+def check_installed() -> None:
+    """Refuse to begin where a package for rulers or charts is missing, rather than lose what was computed.
+
+    Raises:
+        StylizationError: names the packages.
+    """
+    missing = [package for module, package in MEASURING.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise StylizationError(
+            "requirements",
+            f"not installed in ComfyUI's Python: {', '.join(missing)}",
+            "Install the pack's requirements.txt there, and restart ComfyUI",
         )
 
 

@@ -22,6 +22,7 @@ from ..stylization_core.report.measure import measurements, report
 from ..stylization_core.report.pictures import before_after, overlay
 from ..stylization_core.report.scores import Report
 from .files import check_prefix
+from .inputs import check_installed
 
 DISPLAY_NAME = "Stylize Report"
 CHUNK = "stylization.report"
@@ -106,6 +107,7 @@ class StylizeReport(io.ComfyNode):
         clip_vision=None,
     ) -> io.NodeOutput:
         with naming(DISPLAY_NAME):
+            check_installed()
             if save:
                 check_prefix(filename_prefix)
             given = checked(content, result, style, mask)

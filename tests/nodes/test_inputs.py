@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import SimpleNamespace
 
 import pytest
@@ -56,3 +57,21 @@ def test_latent_of_another_kind_of_model_is_refused_with_both_numbers(inputs, ri
 
 def test_latent_of_the_model_is_taken(inputs, rig):
     inputs.check_channels(rig.micro.unet(), picture())
+
+
+def test_a_missing_package_is_named_before_anything_runs(inputs, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("pywt", "matplotlib") else found(name)
+    )
+    with pytest.raises(ValueError, match=r"^requirements: .*: matplotlib, PyWavelets\. Install .*requirements\.txt"):
+        inputs.check_installed()
+
+
+@pytest.mark.parametrize(("module", "node"), [("report", "StylizeReport"), ("content_budget", "StylizeContentBudget")])
+def test_nodes_that_measure_ask_for_their_packages_first(inputs, monkeypatch, module, node):
+    nodes = importlib.import_module(f"stylization.nodes.{module}")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    given = dict.fromkeys((one.id for one in getattr(nodes, node).GET_SCHEMA().inputs), None)
+    with pytest.raises(ValueError, match=r"^Stylize \w+( \w+)?, requirements: not installed"):
+        getattr(nodes, node).execute(**given)
