@@ -61,9 +61,14 @@ def report(
 def measurements(given: Material, sequence: bool = False, tokens: bool = False) -> int:
     """How often :func:`report` calls ``tick``, at most: for a progress bar."""
     cases, copies = given.cases(), 1 if given.copies is None else len(given.copies)
-    times = 1 if given.mask is None else 2
-    content = len(catalogue.CONTENT) * times + len(catalogue.CONTENT_FEATURES) * times * tokens
-    styles = (len(catalogue.STYLE) + len(catalogue.STYLE_FEATURES) * tokens) * times * (given.exemplars is not None)
+    regions = int(given.mask is not None)
+
+    def asked(rulers: dict[str, Ruler], features: dict[str, Ruler]) -> int:
+        both = (*rulers.values(), *(features.values() if tokens else ()))
+        return sum((not ruler.needs_mask) + regions for ruler in both)
+
+    content = asked(catalogue.CONTENT, catalogue.CONTENT_FEATURES)
+    styles = asked(catalogue.STYLE, catalogue.STYLE_FEATURES) * (given.exemplars is not None)
     sets = sum(one is not None and len(one) > 1 for one in (given.result, given.content, given.exemplars))
     pairs = min(PROBES, max(len(set(cases)), copies))
     return content * (len(cases) + 1 + pairs) + styles * -(-2 * len(cases) // _CHUNK) + sequence + sets

@@ -221,7 +221,7 @@ def test_ticks_are_counted_beforehand(photo, results, exemplars, mask, given):
     material, ticks = checked(photo, results, **{key: found[key] for key in given}), []
     measure.report(material, tick=lambda: ticks.append(1))
     wanted = measure.measurements(material)
-    assert 0.7 * wanted <= len(ticks) <= wanted
+    assert len(ticks) == wanted
 
 
 # -- JSON and text --------------------------------------------------------------------------------------------------

@@ -249,7 +249,7 @@ def test_pictures_are_cropped_as_vae_encode_does(rig):
     import comfy.sd
 
     vae = comfy.sd.VAE.__new__(comfy.sd.VAE)
-    vae.crop_input, vae.downscale_ratio = True, 8
+    vae.crop_input, vae.downscale_ratio, vae.output_channels = True, 8, 3
     pixels = torch.rand(1, 29, 38, 3)
     assert torch.equal(rig.budget.as_encoded(pixels, (24, 32), 8), vae.vae_encode_crop_pixels(pixels))
     assert torch.equal(rig.budget.as_encoded(pixels[..., 0], (24, 32), 8), vae.vae_encode_crop_pixels(pixels)[..., 0])
