@@ -552,7 +552,7 @@ were trained on.
 READING = """## Reading
 
 - **On the denoiser of photographs SMS guidance has the largest area of all that ends in the VAE**: clearly more
-  than image to image with the LoRA, by more than double, and than the style network; than the colour transfer
+  than image to image with the LoRA, about double, and than the style network; than the colour transfer
   clearly by edges, not clearly by structure. At equal content its settings 0.5 and 1 have 0.23 more style than
   image to image.
 - It is near what this VAE lets through: the style's own filter has a style of 0.57, through the VAE 0.33, guidance
