@@ -12,9 +12,9 @@ from ..stylization_core.budget.chart import drawn
 from ..stylization_core.budget.report import report
 from ..stylization_core.charts import THEMES
 from ..stylization_core.errors import StylizationError, naming
-from ..stylization_core.hosts.comfyui.budget import Runs, as_encoded, decoded, refuse_idle, thinned
+from ..stylization_core.hosts.comfyui.budget import Runs, decoded, refuse_idle, thinned
 from ..stylization_core.rulers.catalogue import CONTENT
-from ..stylization_core.rulers.images import areas, batch
+from ..stylization_core.rulers.images import areas, as_encoded, batch
 from ..stylization_core.rulers.style import StyleTarget
 from .inputs import check_channels, check_installed, latent_samples
 

@@ -8,6 +8,7 @@ from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.hosts.comfyui.families import detect
 from ..stylization_core.hosts.comfyui.sampling import acting
 from ..stylization_core.hosts.comfyui.settings import PROTECT_REGION, PROTECTION, ProtectedRegion, attach_once
+from ..stylization_core.rulers.images import as_encoded
 from ..stylization_core.rulers.seam import seam
 from .inputs import check_channels, latent_samples, mask_at, window_inputs
 
@@ -122,7 +123,9 @@ class StylizeProtectComposite(io.ComfyNode):
     def execute(cls, original, styled, mask, feather) -> io.NodeOutput:
         with naming(cls.DISPLAY_NAME):
             _check_mask(mask)
-            original, styled = original[..., :3], styled[..., :3].to(original)
+            styled = styled[..., :3].to(original)
+            size = styled.shape[1:3]
+            original, mask = (as_encoded(one, size) for one in (original[..., :3], mask.reshape(-1, *mask.shape[-2:])))
             mask = mask_at(mask.to(original), original.shape[1:3])
             found, taken = protected(original, styled, mask, feather)
             seams = [

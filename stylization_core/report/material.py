@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import StylizationError
-from ..rulers.images import areas, batch
+from ..rulers.images import areas, as_encoded, batch
 
 SMALLEST = 32
 """Pixels a side, for four octaves of texture."""
@@ -52,19 +52,20 @@ class Material:
 
 
 def checked(content, result, exemplars=None, mask=None) -> Material:
-    """Pictures that fit each other, as float32 arrays.
+    """Pictures that fit each other, as float32 arrays; content and mask are cut as a VAE has cut the result.
 
     Raises:
         StylizationError: other sizes or counts, NaN, nothing marked.
     """
     content, result = _pictures(content, "content"), _pictures(result, "result")
+    content = as_encoded(content, result.shape[1:3])
     sizes = [f"{one.shape[2]}x{one.shape[1]}" for one in (content, result)]
     if sizes[0] != sizes[1]:
         raise StylizationError(
             "content and result",
             f"content is {sizes[0]} pixels, result {sizes[1]}",
-            "A VAE crops to multiples of 8: bring the photo to the result's size with 'Upscale Image' before "
-            "'VAE Encode' and connect that one, or cut it with 'Image Crop'",
+            "Bring the photo to the result's size with 'Upscale Image' before 'VAE Encode' and connect that one, or "
+            "cut it with 'Image Crop'",
         )
     if len(content) not in (1, len(result)):
         raise StylizationError(
@@ -94,8 +95,8 @@ def _pictures(images, subject: str) -> np.ndarray:
 
 def _mask(mask, result: np.ndarray) -> np.ndarray:
     """float64 (1 or B, H, W)."""
-    found = areas(mask, len(result), result.shape[1:3])
-    count = 1 if mask.ndim == 2 else len(mask)
+    mask = as_encoded(mask.reshape(-1, *mask.shape[-2:]), result.shape[1:3])
+    found, count = areas(mask, len(result), result.shape[1:3]), len(mask)
     return np.stack(found[:count])
 
 

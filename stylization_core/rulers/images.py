@@ -104,6 +104,21 @@ def at_least(least: int, shape: tuple[int, ...], subject: str = "pictures") -> N
         raise StylizationError(subject, f"one is {shape[1]}x{shape[0]} pixels", f"Give at least {least} pixels a side")
 
 
+def as_encoded(pixels, size: tuple[int, int], cell: int = 8):
+    """A picture or mask (B, H, W, ...), numpy or torch, cut as VAE Encode cuts it, where that gives ``size``.
+
+    Args:
+        pixels: of any size; of one that no such cut explains it comes back as it is.
+        size: height and width of what was encoded and decoded.
+        cell: pixels of a side that the VAE makes one value of.
+    """
+    for side, wanted in enumerate(size, start=1):
+        extra = pixels.shape[side] - wanted
+        if 0 < extra < cell:
+            pixels = pixels[(slice(None),) * side + (slice(extra // 2, extra // 2 + wanted),)]
+    return pixels
+
+
 def luminance(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) -> (H, W) in [0, 1]."""
     return image @ LUMINANCE

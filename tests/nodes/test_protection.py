@@ -162,6 +162,13 @@ def test_mask_of_another_size_follows_the_picture_and_alpha_is_left(merge):
     assert torch.equal(found[:, :, 33:], styled[:, :, 33:, :3])
 
 
+def test_original_and_mask_are_cut_as_vae_encode_does(merge):
+    original, styled = pictures()
+    larger = torch.nn.functional.pad(original, (0, 0, 1, 2, 3, 4))
+    mask = torch.nn.functional.pad(left(40, 64), (1, 2, 3, 4))
+    assert torch.equal(merge(larger, styled, mask, 0.0)[0], merge(original, styled, left(40, 64), 0.0)[0])
+
+
 def test_a_mask_for_each_picture_of_which_one_may_be_empty(merge):
     original, styled = pictures(2)
     masks = torch.cat([left(40, 64), torch.zeros(1, 40, 64)])

@@ -396,7 +396,7 @@ def test_before_after_shows_both_under_their_names(photo, results):
 NAN = np.full((1, *SIZE, 3), np.nan, np.float32)
 GIVEN = np.full((2, *SIZE, 3), 0.5, np.float32)
 BAD_INPUT = {
-    "size": ((GIVEN[:, :-3], GIVEN), "content and result: content is 80x61 pixels, result 80x64. A VAE crops"),
+    "size": ((GIVEN[:, :-3], GIVEN), "content and result: content is 80x61 pixels, result 80x64. Bring the photo"),
     "count": ((GIVEN[[0, 0, 0]], GIVEN), "content and result: content has 3 pictures, result 2."),
     "NaN": ((GIVEN, NAN.repeat(2, 0)), "result: some values are NaN"),
     "NaN in content": ((NAN, GIVEN), "content: some values are NaN"),
@@ -418,6 +418,17 @@ def test_what_does_not_fit_is_refused_by_name(case):
     with pytest.raises(StylizationError) as caught:
         checked(*(None if one is None else torch.as_tensor(one) for one in given))
     assert str(caught.value).startswith(message)
+
+
+def test_photo_and_mask_are_cut_as_a_vae_has_cut_the_result(photo, results):
+    height, width = photo.shape[1:3]
+    larger = np.pad(photo, ((0, 0), (1, 2), (3, 4), (0, 0)))
+    mask = np.zeros((height, width))
+    mask[10:40, 20:60] = 1
+    given = checked(larger, results, mask=torch.from_numpy(np.pad(mask, ((1, 2), (3, 4)))))
+    assert np.array_equal(given.content, photo.astype(np.float32)) and np.array_equal(given.mask[0], mask)
+    with pytest.raises(StylizationError, match="content is .* pixels, result"):
+        checked(np.pad(photo, ((0, 0), (0, 8), (0, 0), (0, 0))), results)
 
 
 def test_a_sequence_of_one_picture_is_refused(photo):

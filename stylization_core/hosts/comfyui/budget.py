@@ -194,12 +194,3 @@ def decoded(vae, samples: Tensor) -> Tensor:
     """Pictures (B, H, W, 3) of samples, as VAE Decode makes them."""
     pictures = vae.decode(samples)
     return pictures.reshape(-1, *pictures.shape[-3:]) if pictures.ndim == 5 else pictures
-
-
-def as_encoded(pixels: Tensor, size: tuple[int, int], cell: int) -> Tensor:
-    """A picture or mask (B, H, W, ...) cropped as VAE Encode does to whole cells, where that gives ``size``."""
-    for dimension, wanted in enumerate(size, start=1):
-        extra = pixels.shape[dimension] - wanted
-        if 0 < extra < cell:
-            pixels = pixels.narrow(dimension, extra // 2, wanted)
-    return pixels

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from stylization.stylization_core.rulers.images import as_encoded
 
 FACTOR = 0.4
 
@@ -251,9 +252,9 @@ def test_pictures_are_cropped_as_vae_encode_does(rig):
     vae = comfy.sd.VAE.__new__(comfy.sd.VAE)
     vae.crop_input, vae.downscale_ratio, vae.output_channels = True, 8, 3
     pixels = torch.rand(1, 29, 38, 3)
-    assert torch.equal(rig.budget.as_encoded(pixels, (24, 32), 8), vae.vae_encode_crop_pixels(pixels))
-    assert torch.equal(rig.budget.as_encoded(pixels[..., 0], (24, 32), 8), vae.vae_encode_crop_pixels(pixels)[..., 0])
-    assert rig.budget.as_encoded(pixels, (24, 16), 8).shape[2] == 38  # another size stays for the message
+    assert torch.equal(as_encoded(pixels, (24, 32)), vae.vae_encode_crop_pixels(pixels))
+    assert torch.equal(as_encoded(pixels[..., 0], (24, 32)), vae.vae_encode_crop_pixels(pixels)[..., 0])
+    assert as_encoded(pixels, (24, 16)).shape[2] == 38  # another size stays for the message
 
 
 def test_models_of_the_runs_go_with_them(rig, styled):
