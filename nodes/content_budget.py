@@ -1,6 +1,7 @@
 """StylizeContentBudget: the strongest stylization that keeps stated limits on the content."""
 
 from collections.abc import Callable
+from functools import cache
 
 import comfy.sample
 import comfy.samplers
@@ -290,7 +291,8 @@ def search(runs: Runs, measure: Measure, sigmas, short, top: float, grid: int, b
     """The strongest setting that holds in whole runs."""
 
     def evaluate(levels) -> Callable[[float], budget.Reading]:
-        return lambda factor: measure(runs(factor, levels)[1], lambda: runs(0.0, levels)[1])
+        off = cache(lambda: runs(0.0, levels)[1])  # decoded once, and only where it is asked for
+        return lambda factor: measure(runs(factor, levels)[1], off)
 
     verify = evaluate(sigmas) if len(short) != len(sigmas) else None
     given = {"top": top, "grid": grid, "bisections": bisections}

@@ -45,15 +45,15 @@ def install() -> None:
 def define_missing_operators() -> None:
     """Define the schemas that torchvision's own library did not bring, and keep them for the life of the process."""
     import torch
-    from torch.library import Library
+    from torch import library
 
     if _kept or _compiled_torchvision_loads():
         return
-    library = Library("torchvision", "FRAGMENT")
+    fragment = library.Library("torchvision", "FRAGMENT")
     for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
-            library.define(schema)
-    _kept.append(library)
+            fragment.define(schema)
+    _kept.append(fragment)
 
 
 def _compiled_torchvision_loads() -> bool:
