@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,3 +137,15 @@ def paired(kept: Kept, pairs: Iterable[tuple[str, str, Sequence[str]]]) -> str:
             cells = f"{differences.mean():+.3f} | {low:+.3f} to {high:+.3f} | {len(numbers)}"
             lines.append(f"| {first} | {second} | {ruler} | {cells} |")
     return "Paired differences, first minus second:\n\n" + "\n".join(lines)
+
+
+def command(doc: str, methods: Sequence[str], make: Callable[[list[str]], None], report: Callable[[], None]) -> None:
+    """The command line of a script that makes cells and then reports on what is kept."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="*", default=list(methods), choices=list(methods))
+    parser.add_argument("--only", choices=("cells", "report"), help="one half of the work; default both")
+    chosen = parser.parse_args()
+    if chosen.only != "report":
+        make(chosen.methods)
+    if chosen.only != "cells":
+        report()

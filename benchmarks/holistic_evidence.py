@@ -10,7 +10,6 @@ docs/holistic_evidence.md and pictures beside it.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import baselines
 import numpy as np
 import pocket_host as pocket
 import torch
-from cells import Cells, means, paired, table
+from cells import Cells, command, means, paired, table
 from drawings_host import Drawings, hint_of, paintings
 from intervals import interval
 from matplotlib.figure import Figure
@@ -289,7 +288,7 @@ def at_equal_content(kept: dict) -> str:
     return head + "\n\n" + "\n".join(lines)
 
 
-def write_report(reading: str) -> None:
+def write_report() -> None:
     """Write docs/holistic_evidence.md and .json, the curve and the sheet."""
     docs, kept = ROOT / "docs", CELLS.records()
     rows = means(kept, CELLS.methods, RULERS)
@@ -302,7 +301,7 @@ def write_report(reading: str) -> None:
         at_equal_content(kept),
         "![Curve](images/holistic_curve.png)",
         "Photograph, painting, result:\n\n![Sheet](images/holistic_sheet.jpg)",
-        reading,
+        READING,
     ]
     (docs / "holistic_evidence.md").write_text("\n\n".join(p.strip() for p in parts) + "\n", encoding="utf-8")
     (docs / "holistic_evidence.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -328,16 +327,5 @@ READING = """## Reading
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--only", choices=("cells", "report"), help="one half of the work; default both")
-    chosen = parser.parse_args()
-    if chosen.only != "report":
-        make(chosen.methods)
-    if chosen.only != "cells":
-        write_report(READING)
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, list(METHODS), make, write_report)

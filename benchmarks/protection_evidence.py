@@ -10,7 +10,6 @@ docs/protection_evidence.md and .json and a sheet beside them.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import pocket_host as pocket
 import torch
-from cells import Cells, means, paired, table
+from cells import Cells, command, means, paired, table
 from PIL import Image, ImageDraw, ImageFont
 from pocket_host import ROOT, STYLES, Pocket, scores
 from skimage.color import rgb2lab
@@ -358,16 +357,5 @@ def write_report() -> None:
     pocket.say("\n\n".join(parts[1:4]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--only", choices=("cells", "report"), help="one half of the work; default both")
-    chosen = parser.parse_args()
-    if chosen.only != "report":
-        make(chosen.methods)
-    if chosen.only != "cells":
-        write_report()
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, list(METHODS), make, write_report)
