@@ -33,7 +33,7 @@ from pocket_host import ROOT, Pocket, scores
 import comfy.samplers
 import comfy_extras.nodes_custom_sampler as stock_samplers
 from real_size import through
-from stylization.nodes import content_budget
+from stylization.nodes.measure import content_budget
 from stylization.stylization_core.budget import search as budget
 from stylization.stylization_core.rulers.style import StyleTarget
 from stylization_host import comfy_tree

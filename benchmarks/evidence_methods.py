@@ -17,7 +17,7 @@ from PIL import Image
 # found by their paths, once pocket_host has put them in place
 import training_nodes
 from real_size import through
-from stylization.stylization_core.hosts.comfyui.dial import at_dial
+from stylization.stylization_core.hosts.comfyui.model import at_dial
 from stylization.stylization_core.trained_injector import TrainedInjector
 from stylization_host import comfy_tree
 

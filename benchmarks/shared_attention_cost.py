@@ -13,8 +13,7 @@ from __future__ import annotations
 import real_size
 import torch
 from real_size import RealSize, parser_of, through
-from stylization.stylization_core.hosts.comfyui.attention import with_self_attention
-from stylization.stylization_core.hosts.comfyui.layers import self_attention_layers
+from stylization.stylization_core.hosts.comfyui.model import self_attention_layers, with_self_attention
 from stylization.stylization_core.shared_attention import adain, moments
 
 FORMS = ("plain", "shared", "published")

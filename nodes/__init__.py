@@ -1,24 +1,42 @@
-"""The pack's face towards ComfyUI: one file per family of nodes, no mathematics."""
+"""The pack's face towards ComfyUI: one room per kind of work, no mathematics."""
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning_batch import StylizeConditioningBatch
-from .content_budget import StylizeContentBudget
-from .holistic import StylizeHolisticInjector
-from .protection import StylizeProtectComposite, StylizeProtectRegion
-from .references import StylizeInvertReference, StylizeReference
-from .regions import StylizeClassAdaptiveAttention, StylizeRegion, StylizeRegionComposite
-from .relevance_map import StylizeRelevanceMap
-from .report import StylizeReport
-from .sampling import StylizeSemanticRefiner, StylizeSMSGuidance, StylizeSpectrumRegularizer
-from .shared_attention import StylizeSharedAttention, StylizeSharedAttentionBatch
-from .sms import StylizeSMS
-from .sms_parts import StylizeSMSGuider, StylizeSMSSampler, StylizeSMSSigmas
-from .style_cards import StylizeLoadStyleCard, StylizeSaveStyleCard
-from .style_lora import StylizeStyleLoRA
-from .style_score import StylizeStyleScore
-from .trained_injector import StylizeLoadHolisticInjector, StylizeTrainHolisticInjector
-from .trained_regions import StylizeLoadClassAdaptive, StylizeTrainClassAdaptive
+from .attention import (
+    StylizeClassAdaptiveAttention,
+    StylizeConditioningBatch,
+    StylizeHolisticInjector,
+    StylizeInvertReference,
+    StylizeLoadStyleCard,
+    StylizeReference,
+    StylizeRegion,
+    StylizeRegionComposite,
+    StylizeSaveStyleCard,
+    StylizeSharedAttention,
+    StylizeSharedAttentionBatch,
+)
+from .guidance import (
+    StylizeProtectComposite,
+    StylizeProtectRegion,
+    StylizeSemanticRefiner,
+    StylizeSMSGuidance,
+    StylizeSpectrumRegularizer,
+)
+from .measure import StylizeContentBudget, StylizeReport, StylizeStyleScore
+from .sms import (
+    StylizeRelevanceMap,
+    StylizeSMS,
+    StylizeSMSGuider,
+    StylizeSMSSampler,
+    StylizeSMSSigmas,
+    StylizeStyleLoRA,
+)
+from .training import (
+    StylizeLoadClassAdaptive,
+    StylizeLoadHolisticInjector,
+    StylizeTrainClassAdaptive,
+    StylizeTrainHolisticInjector,
+)
 
 NODES: list[type[io.ComfyNode]] = [
     StylizeStyleLoRA,

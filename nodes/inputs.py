@@ -10,8 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..stylization_core.errors import StylizationError
-from ..stylization_core.hosts.comfyui.families import detect
-from ..stylization_core.hosts.comfyui.layers import ALL, LATE, PRESETS, STYLE
+from ..stylization_core.hosts.comfyui.model import ALL, LATE, PRESETS, STYLE, detect
 
 
 def latent_samples(latent: dict, subject: str = "latent_image", empty: bool = False) -> Tensor:

@@ -16,7 +16,7 @@ Fixtures (session = made once, at first use):
 ``wiring_model``   session    ``wiring_model("sdxl")`` gives a fresh clone of that wiring model's MODEL, in process;
                               ``wiring_model.vae("sdxl")`` its VAE
 ``rig``            session    the helpers in ``tests/stylization_core/hosts/comfyui`` and the host's modules:
-                              ``rig.micro.unet()``, ``rig.loras.kohya(…)``, ``rig.branches``, ``rig.sms`` …
+                              ``rig.micro.unet()``, ``rig.loras.kohya(…)``, ``rig.predictions`` …
 ``micro``          function   a small MODEL of the SD1.5 kind
 ``path``           function   the path of a style LoRA for it
 ``styled``         function   the model with that style beside it

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import torch
-from stylization.stylization_core.hosts.comfyui.attention_run import with_attention_run
-from stylization.stylization_core.hosts.comfyui.layers import chosen_layers
-from stylization.stylization_core.hosts.comfyui.settings import (
-    HOLISTIC,
-    REGIONS,
-    Holistic,
-    Region,
-    Regions,
-    attach_more,
-)
+from stylization.stylization_core.hosts.comfyui.attention.run import with_attention_run
+from stylization.stylization_core.hosts.comfyui.attention.settings import HOLISTIC, REGIONS, Holistic, Region, Regions
+from stylization.stylization_core.hosts.comfyui.model.attachments import attach_more
+from stylization.stylization_core.hosts.comfyui.model.layers import chosen_layers
 
 from . import sharing
 

@@ -4,74 +4,75 @@ from __future__ import annotations
 
 import comfy.model_management as model_management
 from comfy.patcher_extension import WrappersMP
-from stylization.stylization_core.hosts.comfyui import (
-    attention,
-    attention_run,
-    branches,
-    budget,
-    dial,
+from stylization.stylization_core.hosts.comfyui.attention import run as attention_run
+from stylization.stylization_core.hosts.comfyui.attention import settings as attention_settings
+from stylization.stylization_core.hosts.comfyui.guidance import run as guidance_run
+from stylization.stylization_core.hosts.comfyui.guidance import score as score_guidance
+from stylization.stylization_core.hosts.comfyui.guidance import settings as guidance_settings
+from stylization.stylization_core.hosts.comfyui.measure import budget
+from stylization.stylization_core.hosts.comfyui.model import (
+    attachments,
+    conditioning,
     differentiable,
     families,
-    group_norms,
-    inversion,
     layers,
-    levels,
+    noise_levels,
+    predictions,
+)
+from stylization.stylization_core.hosts.comfyui.references import inversion, record_cache, recorder, reference
+from stylization.stylization_core.hosts.comfyui.sms import guider as sms_guider
+from stylization.stylization_core.hosts.comfyui.sms import (
     lora_files,
-    percent,
     reached,
-    record_cache,
-    recorder,
-    references,
     relevance_map,
     row_gate,
-    sampling,
     score_ruler,
-    settings,
-    sms,
     style_branch,
-    style_guider,
     style_source,
     trained_fake,
 )
+from stylization.stylization_core.hosts.comfyui.sms import sampler as sms_sampler
+from stylization.stylization_core.hosts.comfyui.sms import settings as sms_settings
 
 from . import effects, endings, leaks, loras, micro, ordinary, runs, sharing, trials
 
 __all__ = [
     "WrappersMP",
-    "attention",
-    "branches",
+    "attachments",
+    "attention_run",
+    "attention_settings",
     "budget",
-    "dial",
+    "conditioning",
     "differentiable",
     "effects",
     "endings",
     "families",
-    "group_norms",
+    "guidance_run",
+    "guidance_settings",
     "inversion",
     "layers",
     "leaks",
-    "levels",
     "lora_files",
     "loras",
     "micro",
     "model_management",
+    "noise_levels",
     "ordinary",
-    "percent",
+    "predictions",
     "reached",
     "record_cache",
     "recorder",
-    "references",
+    "reference",
     "relevance_map",
     "row_gate",
     "runs",
-    "sampling",
+    "score_guidance",
     "score_ruler",
-    "settings",
-    "attention_run",
     "sharing",
-    "sms",
+    "sms_guider",
+    "sms_sampler",
+    "sms_settings",
     "style_branch",
-    "style_guider",
     "style_source",
     "trained_fake",
     "trials",

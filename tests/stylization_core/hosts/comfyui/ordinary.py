@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import comfy.samplers
 import torch
-from stylization.stylization_core.hosts.comfyui.sampling import acting
-from stylization.stylization_core.hosts.comfyui.settings import (
-    GUIDANCE,
+from stylization.stylization_core.hosts.comfyui.guidance.run import acting
+from stylization.stylization_core.hosts.comfyui.guidance.settings import GUIDANCE, SCORE_GUIDANCE, ScoreGuidance
+from stylization.stylization_core.hosts.comfyui.model.attachments import attach_once
+from stylization.stylization_core.hosts.comfyui.sms.second_model import SECOND_MODEL
+from stylization.stylization_core.hosts.comfyui.sms.settings import (
     PROTECT_REGION,
     PROTECTION,
     REFINEMENT,
     REFINER,
     REGULARIZER,
-    SCORE_GUIDANCE,
     SPECTRUM,
     ProtectedRegion,
     Refinement,
-    ScoreGuidance,
     SpectrumHold,
-    attach_once,
 )
-from stylization.stylization_core.hosts.comfyui.style_guider import SECOND_MODEL
-from stylization.stylization_core.hosts.comfyui.style_source import find_style
+from stylization.stylization_core.hosts.comfyui.sms.style_source import find_style
 
 from . import runs
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
-from stylization.stylization_core.hosts.comfyui.branches import CHUNKS, Branch, predict
-from stylization.stylization_core.hosts.comfyui.levels import Levels
-from stylization.stylization_core.hosts.comfyui.row_gate import RowGate
-from stylization.stylization_core.hosts.comfyui.settings import Refinement, SpectrumHold
-from stylization.stylization_core.hosts.comfyui.sms import StyleMatchingSampler
-from stylization.stylization_core.hosts.comfyui.style_guider import FakeScore, StyleMatchingGuider
-from stylization.stylization_core.hosts.comfyui.style_source import find_style
+from stylization.stylization_core.hosts.comfyui.model.noise_levels import Levels
+from stylization.stylization_core.hosts.comfyui.model.predictions import CHUNKS, Branch, predict
+from stylization.stylization_core.hosts.comfyui.sms.guider import FakeScore, StyleMatchingGuider
+from stylization.stylization_core.hosts.comfyui.sms.row_gate import RowGate
+from stylization.stylization_core.hosts.comfyui.sms.sampler import StyleMatchingSampler
+from stylization.stylization_core.hosts.comfyui.sms.settings import Refinement, SpectrumHold
+from stylization.stylization_core.hosts.comfyui.sms.style_source import find_style
 
 SIGMA = 0.7
 STYLE = Branch("style", 0)

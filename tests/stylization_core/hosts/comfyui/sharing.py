@@ -11,19 +11,18 @@ from dataclasses import dataclass
 import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
-from stylization.stylization_core.hosts.comfyui.attention_run import with_attention_run
-from stylization.stylization_core.hosts.comfyui.layers import chosen_layers
-from stylization.stylization_core.hosts.comfyui.references import Reference, Trajectory
-from stylization.stylization_core.hosts.comfyui.settings import (
+from stylization.stylization_core.hosts.comfyui.attention.run import with_attention_run
+from stylization.stylization_core.hosts.comfyui.attention.settings import (
     SHARED,
     SHARED_ATTENTION_BATCH,
     SHARED_BATCH,
     SharedAttention,
     SharedBatch,
     Sharing,
-    attach_more,
-    attach_once,
 )
+from stylization.stylization_core.hosts.comfyui.model.attachments import attach_more, attach_once
+from stylization.stylization_core.hosts.comfyui.model.layers import chosen_layers
+from stylization.stylization_core.hosts.comfyui.references.reference import Reference, Trajectory
 from stylization.stylization_core.randomness import stream
 
 from . import ordinary, runs

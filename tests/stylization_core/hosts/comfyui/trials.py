@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from stylization.stylization_core.hosts.comfyui import branches, trained_fake
+from stylization.stylization_core.hosts.comfyui.model import predictions as branches
+from stylization.stylization_core.hosts.comfyui.sms import trained_fake
 from stylization_host.wiring import FAMILIES
 
 from . import micro, runs

@@ -182,9 +182,10 @@ def euler(rig, model, steps: int = STEPS) -> torch.Tensor:
 
 
 def shared_in_comfy(model, full: bool = False, **settings):
-    from stylization.stylization_core.hosts.comfyui.attention_run import with_attention_run
-    from stylization.stylization_core.hosts.comfyui.layers import ALL, chosen_layers
-    from stylization.stylization_core.hosts.comfyui.settings import SHARED_BATCH, SharedBatch, Sharing, attach_once
+    from stylization.stylization_core.hosts.comfyui.attention.run import with_attention_run
+    from stylization.stylization_core.hosts.comfyui.attention.settings import SHARED_BATCH, SharedBatch, Sharing
+    from stylization.stylization_core.hosts.comfyui.model.attachments import attach_once
+    from stylization.stylization_core.hosts.comfyui.model.layers import ALL, chosen_layers
 
     layers = chosen_layers(model.model.diffusion_model, ALL)
     return with_attention_run(attach_once(model, SHARED_BATCH, SharedBatch(Sharing(layers, **settings), full), "test"))

@@ -1,0 +1,112 @@
+"""StylizeTrainClassAdaptive, StylizeLoadClassAdaptive: class-adaptive attention with weights of its own."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...stylization_core.class_adapter import ClassAdapter
+from ...stylization_core.errors import naming
+from ...stylization_core.hosts.comfyui.model import ALL, chosen_layers
+from ...stylization_core.hosts.comfyui.training import ClassLesson, Plan
+from ..files import changed, found, listed, register
+from ..inputs import check_unet
+from .common import CATEGORY, Training, begun, loaded, training_changed, training_inputs
+
+ADAPTER = io.Custom("STYLIZE_CLASS_ADAPTER")
+FOLDER = "style_class_adapters"
+
+register(FOLDER)
+
+
+class StylizeTrainClassAdaptive(io.ComfyNode):
+    """A folder of pictures -> a trained adapter and its file."""
+
+    DISPLAY_NAME = ClassAdapter.MAKER
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="StylizeTrainClassAdaptive",
+            display_name=cls.DISPLAY_NAME,
+            category=CATEGORY,
+            description=(
+                "Learns from a folder of pictures how regions should look at the tokens of their references: each "
+                "part of a picture is denoised from a few tokens of the same part elsewhere in it. The model stays as "
+                "it is; the result is a small file for Stylize Class-Adaptive Attention."
+            ),
+            is_output_node=True,
+            inputs=[
+                *training_inputs(FOLDER, ALL, 3000, "adapter"),
+                io.Int.Input(
+                    "tokens",
+                    default=16,
+                    min=2,
+                    max=256,
+                    tooltip="That stand for each part. Take the same number in Stylize Class-Adaptive Attention.",
+                ),
+            ],
+            outputs=[ADAPTER.Output(display_name="ADAPTER", tooltip="To Stylize Class-Adaptive Attention.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        vae,
+        positive,
+        folder,
+        steps,
+        learning_rate,
+        batch_size,
+        resolution,
+        layers,
+        custom_layers,
+        seed,
+        resume,
+        filename_prefix,
+        tokens,
+    ) -> io.NodeOutput:
+        plan = Plan(steps, learning_rate, seed)
+        training = Training(cls.DISPLAY_NAME, model, vae, positive, plan, resolution, filename_prefix)
+        with naming(cls.DISPLAY_NAME):
+            check_unet(model)
+            chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
+            adapter, state = begun(ClassAdapter, model, chosen, seed, FOLDER, resume)
+            lesson = ClassLesson(adapter, training.pictures(folder), training.cells, batch_size, tokens)
+            return io.NodeOutput(training.run(lesson, adapter, state))
+
+    @classmethod
+    def fingerprint_inputs(cls, folder, resume, **others):
+        """Other pictures, or a file saved anew, are trained on again."""
+        return training_changed(folder, FOLDER, resume)
+
+
+class StylizeLoadClassAdaptive(io.ComfyNode):
+    """A file -> STYLIZE_CLASS_ADAPTER."""
+
+    DISPLAY_NAME = "Stylize Load Class-Adaptive Attention"
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="StylizeLoadClassAdaptive",
+            display_name=cls.DISPLAY_NAME,
+            category=CATEGORY,
+            description=f"What {ClassAdapter.MAKER} has written, for models of the family it was trained with.",
+            inputs=[
+                io.Combo.Input(
+                    "adapter_name", options=listed(FOLDER), tooltip=f"From models/{FOLDER} or output/{FOLDER}."
+                )
+            ],
+            outputs=[ADAPTER.Output(display_name="ADAPTER", tooltip="To Stylize Class-Adaptive Attention.")],
+        )
+
+    @classmethod
+    def execute(cls, adapter_name) -> io.NodeOutput:
+        with naming(cls.DISPLAY_NAME):
+            return io.NodeOutput(loaded(ClassAdapter, found(FOLDER, adapter_name, "adapter_name")))
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_name):
+        """A file saved anew under its name is read again."""
+        return changed(FOLDER, adapter_name)

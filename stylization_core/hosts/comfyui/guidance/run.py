@@ -1,0 +1,108 @@
+"""Regularizer, refiner, score guidance and protected regions in the steps of an ordinary sampler.
+
+One wrapper around the sampler reads what the nodes left on the MODEL (``settings``), builds everything the run needs,
+and puts it into the run's own copy of the model options; so nothing outlives the run. SMS reads the same settings
+itself and passes through here untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ....errors import naming
+from ..model import dial, foreign_cfg_functions, with_wrapper
+from ..sms import PROTECT_REGION, PROTECTION, REFINEMENT, REFINER, REGULARIZER, SPECTRUM, RelevanceSampler, ScoreSampler
+from .context import SamplingContext
+from .holds import Protector, Refiner, Regularizer
+from .score import Guidance
+from .settings import GUIDANCE, SCORE_GUIDANCE
+
+KEY = "stylization.sampling"
+
+CFG_FUNCTIONS = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
+
+
+def acting(patcher):
+    """The MODEL (a clone already) with the wrapper that makes its attached settings act in ordinary sampling."""
+    if not patcher.get_wrappers(WrappersMP.SAMPLER_SAMPLE, KEY):
+        patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, _around_sampler)
+    return patcher
+
+
+def _around_sampler(
+    executor, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *others, **named
+):
+    """SAMPLER_SAMPLE wrapper."""
+    strength = dial(extra_args["model_options"])
+    rest = (callback, noise, latent_image, denoise_mask, *others)
+    # these ask for predictions and take no steps
+    if isinstance(executor.class_obj, (ScoreSampler, RelevanceSampler)) or strength == 0:
+        return executor(model_wrap, sigmas, extra_args, *rest, **named)
+    run = _Run(SamplingContext(model_wrap, sigmas, extra_args, noise, latent_image, strength))
+    try:
+        run.open(denoise_mask)
+        if run.parts:
+            extra_args = {**extra_args, "model_options": run.options()}
+        return executor(model_wrap, sigmas, extra_args, *rest, **named)
+    finally:
+        run.close()
+
+
+class _Run:
+    """What acts in one sampling run, in the order guidance, refiner, regularizer, protection."""
+
+    def __init__(self, context: SamplingContext):
+        self.context = context
+        self.parts: list = []
+        self.guidance = None
+
+    def open(self, denoise_mask: Tensor | None) -> None:
+        """Build what acts; :meth:`close` is due afterwards, also where this fails."""
+        attached = self.context.guider.model_patcher.get_attachment
+        guidance, refinement, spectrum, region = map(attached, (GUIDANCE, REFINEMENT, SPECTRUM, PROTECTION))
+        if guidance is not None and guidance.strength != 0 and self.context.entered(guidance):
+            with naming(SCORE_GUIDANCE):
+                self.guidance = Guidance(self.context, guidance)
+                self.guidance.open(denoise_mask)
+            self.parts.append(self.guidance)
+        if refinement is not None and self.context.entered(refinement):
+            with naming(REFINER):
+                self.parts.append(Refiner(self.context, refinement))
+        if spectrum is not None and spectrum.hold != 0 and self.context.entered(spectrum):
+            with naming(REGULARIZER):
+                self.parts.append(Regularizer(self.context, spectrum))
+        if region is not None and region.strength != 0 and self.context.entered(region):
+            with naming(PROTECT_REGION):
+                self.parts.append(Protector(self.context, region))
+
+    def options(self) -> dict:
+        """The run's model options with our functions at the end of the CFG chain."""
+        options = dict(self.context.given)
+        if self.guidance is not None and self.guidance.path is not None:
+            # the estimate is the path's own: what other nodes put around guidance would be asked for in vain
+            names = foreign_cfg_functions(options)
+            if names:
+                text = "[Stylization] guidance in mode edit replaces the guided prediction; without effect in it: %s"
+                logging.warning(text, ", ".join(names))
+            options = {key: value for key, value in options.items() if key not in CFG_FUNCTIONS}
+        options["sampler_post_cfg_function"] = [*options.get("sampler_post_cfg_function", []), self]
+        if self.guidance is not None:
+            # innermost: other wrappers see the two predictions that they expect
+            options = with_wrapper(options, WrappersMP.CALC_COND_BATCH, KEY, self.guidance.beside)
+        return options
+
+    def __call__(self, args: dict) -> Tensor:
+        """Post-CFG function."""
+        denoised, sigma = args["denoised"], self.context.sigma(args["sigma"])
+        for part in self.parts:
+            denoised = part.act(denoised, sigma, args)
+        return denoised
+
+    def close(self) -> None:
+        """Take down a second model, and let go of the parts: they know the run, which keeps its MODEL."""
+        if self.guidance is not None:
+            self.guidance.close()
+        self.parts, self.guidance = [], None

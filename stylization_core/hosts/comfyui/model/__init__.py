@@ -1,0 +1,81 @@
+"""What a loaded MODEL is and how it is asked: family, layers, noise levels, conditionings, predictions, hooks.
+
+Enters: a MODEL, conditionings, noised latents. Leaves: predictions, and hooks that stand for one call or one run.
+Imported by every other room; imports none of them.
+"""
+
+from .attachments import DIAL, at_dial, attach_more, attach_once, dial
+from .cfg_functions import foreign_cfg_functions
+from .conditioning import HALVES, NEGATIVE, POSITIVE, active, by_progress, process
+from .differentiable import (
+    Gradients,
+    autograd,
+    differentiable,
+    network_bytes,
+    on_one_device,
+    refuse_weight_hooks,
+    twin_of,
+    untrainable,
+    with_untrained_controls,
+)
+from .families import Family, detect, family_of
+from .group_norms import Pooled, pooling, recording
+from .layers import ALL, LATE, PRESETS, STYLE, Layer, chosen_layers, self_attention_layers
+from .noise_levels import Levels, NoiseWindow
+from .predictions import BASE, BRANCHES, CHUNKS, Branch, options_of, predict, rows_of, with_wrapper
+from .self_attention import OVERRIDE, Act, Attend, Call, with_self_attention
+from .token_masks import on_grid, per_token
+
+__all__ = [
+    "ALL",
+    "Act",
+    "Attend",
+    "BASE",
+    "BRANCHES",
+    "Branch",
+    "CHUNKS",
+    "Call",
+    "DIAL",
+    "Family",
+    "Gradients",
+    "HALVES",
+    "LATE",
+    "Layer",
+    "Levels",
+    "NEGATIVE",
+    "NoiseWindow",
+    "OVERRIDE",
+    "POSITIVE",
+    "PRESETS",
+    "Pooled",
+    "STYLE",
+    "active",
+    "at_dial",
+    "attach_more",
+    "attach_once",
+    "autograd",
+    "by_progress",
+    "chosen_layers",
+    "detect",
+    "dial",
+    "differentiable",
+    "family_of",
+    "foreign_cfg_functions",
+    "network_bytes",
+    "on_grid",
+    "on_one_device",
+    "options_of",
+    "per_token",
+    "pooling",
+    "predict",
+    "process",
+    "recording",
+    "refuse_weight_hooks",
+    "rows_of",
+    "self_attention_layers",
+    "twin_of",
+    "untrainable",
+    "with_self_attention",
+    "with_untrained_controls",
+    "with_wrapper",
+]

@@ -1,0 +1,22 @@
+"""What other nodes put around classifier-free guidance on a MODEL."""
+
+from __future__ import annotations
+
+from comfy.patcher_extension import WrappersMP
+
+OWN_PREFIX = "stylization."
+
+
+CFG_SLOTS = ("sampler_cfg_function", "sampler_calc_cond_batch_function")
+CFG_LISTS = ("sampler_pre_cfg_function", "sampler_post_cfg_function")
+
+
+def foreign_cfg_functions(model_options: dict) -> list[str]:
+    """Names of what other nodes put around classifier-free guidance on a MODEL (PAG, RescaleCFG and the like)."""
+    found = [model_options[slot] for slot in CFG_SLOTS if model_options.get(slot) is not None]
+    for slot in CFG_LISTS:
+        found += model_options.get(slot, [])
+    wrappers = model_options.get("transformer_options", {}).get("wrappers", {}).get(WrappersMP.PREDICT_NOISE, {})
+    keyed = [str(key) for key in wrappers if key is not None and not str(key).startswith(OWN_PREFIX)]
+    found += wrappers.get(None, [])
+    return sorted({f"{getattr(f, '__module__', '?')}.{getattr(f, '__qualname__', f)}" for f in found} | set(keyed))

@@ -1,0 +1,58 @@
+"""Style Matching Score: the style beside its base, the guider that asks for both, the sampler that descends.
+
+Enters: a MODEL with a style branch or a second MODEL, conditionings, a latent. Leaves: pairs of predictions, an
+optimised latent, maps and scores. Imported by ``guidance`` and ``measure``; imports ``model``.
+"""
+
+from .guider import FakeScore, ScoreSampler, StyleMatchingGuider
+from .lora_files import load_style, load_text
+from .relevance_map import TIMESTEPS, RelevanceSampler, ask_pair, precomputed
+from .row_gate import RowGate
+from .sampler import StyleMatchingSampler
+from .score_ruler import SCORED_TIMESTEPS, style_scores
+from .second_model import KINDS, SECOND_MODEL, STYLE, SecondModel
+from .settings import (
+    PROTECT_REGION,
+    PROTECTION,
+    REFINEMENT,
+    REFINER,
+    REGULARIZER,
+    SPECTRUM,
+    ProtectedRegion,
+    Refinement,
+    SpectrumHold,
+)
+from .style_branch import attach
+from .style_source import StyleSource, find_style
+
+__all__ = [
+    "FakeScore",
+    "KINDS",
+    "PROTECTION",
+    "PROTECT_REGION",
+    "ProtectedRegion",
+    "REFINEMENT",
+    "REFINER",
+    "REGULARIZER",
+    "Refinement",
+    "RelevanceSampler",
+    "RowGate",
+    "SECOND_MODEL",
+    "SPECTRUM",
+    "STYLE",
+    "ScoreSampler",
+    "SecondModel",
+    "SpectrumHold",
+    "SCORED_TIMESTEPS",
+    "StyleMatchingGuider",
+    "StyleMatchingSampler",
+    "StyleSource",
+    "TIMESTEPS",
+    "ask_pair",
+    "attach",
+    "find_style",
+    "load_style",
+    "load_text",
+    "precomputed",
+    "style_scores",
+]

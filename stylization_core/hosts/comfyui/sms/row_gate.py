@@ -1,0 +1,153 @@
+"""Add a style branch's deltas to the rows of one prediction, for the length of one model call.
+
+Hooks are put on the target modules before the call and taken off in ``finally``; weights are never written. Modules
+may see other row counts than the model (HyperTile hands a projection 256 rows where the batch has 4), so row ranges
+are scaled per module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import comfy.lora
+import torch
+from torch import Tensor
+
+from ....low_rank import ConvGeometry, dense, low_rank
+from ..model import CHUNKS, options_of, rows_of
+from .style_branch import Delta, StyleBranch
+
+
+@dataclass
+class RowGate:
+    """A style branch in use by one sampling run; holds the deltas in the dtype and on the device of the run.
+
+    Args:
+        branch: what to add.
+        name: name of the :class:`Branch` whose rows get it.
+    """
+
+    branch: StyleBranch
+    name: str = "style"
+    _placed: dict = field(default_factory=dict, repr=False)
+
+    def __call__(self, executor, *args, **kwargs):
+        """APPLY_MODEL wrapper: run the model with the deltas on this gate's rows."""
+        chunks = options_of(args, kwargs).get(CHUNKS)
+        rows = args[0].shape[0]
+        parts = rows_of(self.name, chunks, rows) if chunks else []
+        if not parts:
+            return executor(*args, **kwargs)
+        handles = []
+        try:
+            for module_name, deltas in self._by_module.items():
+                module = executor.class_obj.get_submodule(module_name)
+                handles.append(module.register_forward_hook(self._hook(module_name, deltas, parts, rows)))
+            return executor(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @cached_property
+    def _by_module(self) -> dict[str, list[tuple[str, Delta]]]:
+        modules: dict[str, list[tuple[str, Delta]]] = {}
+        for key, deltas in self.branch.deltas.items():
+            module_name, _, parameter = key.rpartition(".")
+            modules.setdefault(module_name, []).extend((parameter, delta) for delta in deltas)
+        return modules
+
+    def _hook(self, name: str, deltas: list[tuple[str, Delta]], parts: list[slice], rows: int) -> Callable:
+        def add_deltas(module, inputs, output):
+            x = inputs[0]
+            scaled = scale_rows(parts, rows, output.shape[0], name)
+            for place, (parameter, delta) in enumerate(deltas):
+                act = self._placed_delta((name, place), parameter, delta, module, output)
+                for part in scaled:
+                    act(x[part], output[part])
+            return output
+
+        return add_deltas
+
+    def _placed_delta(self, key, parameter: str, delta: Delta, module, output: Tensor) -> Callable:
+        """The delta ready to act on (input rows, output rows); made once per run, device and dtype."""
+        key = (key, output.device, output.dtype)
+        if key not in self._placed:
+            make = bias_delta if parameter == "bias" else weight_delta
+            self._placed[key] = make(delta, module, output.device, output.dtype)
+        return self._placed[key]
+
+
+def scale_rows(parts: list[slice], rows: int, seen: int, module: str) -> list[slice]:
+    """Row ranges of the model's batch in a module that sees ``seen`` rows for the model's ``rows``.
+
+    Raises:
+        RuntimeError: the module's rows are no whole multiple of the model's.
+    """
+    ratio, rest = divmod(seen, rows)
+    if rest or not ratio:
+        raise RuntimeError(
+            f"Stylization: module {module} sees {seen} rows where the model's batch has {rows}; the style cannot be "
+            "added to its own rows alone. A node on this model regroups the batch inside the network; remove it."
+        )
+    return [slice(part.start * ratio, part.stop * ratio) for part in parts]
+
+
+def weight_delta(delta: Delta, module, device, dtype) -> Callable[[Tensor, Tensor], None]:
+    """In-place action of a weight delta on output rows, ``act(x, y)`` with ``y += delta(x)``."""
+    conv = _geometry(module)
+    dimension, start, length = delta.offset or (0, 0, module.weight.shape[0])
+
+    def narrowed(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        channels = 1 if conv else -1
+        if dimension == 1:
+            return x.narrow(channels, start, length), y
+        return x, y.narrow(channels, start, length)
+
+    if delta.kind == "lora" and delta.function is None:
+        up, down, alpha, mid = delta.value.weights[:4]
+        scale = delta.strength * (1.0 if alpha is None else float(alpha) / down.shape[0])
+        up, down, mid = (None if w is None else w.to(device=device, dtype=dtype) for w in (up, down, mid))
+
+        def act(x, y):
+            x, y = narrowed(x, y)
+            y += low_rank(x, up, down, mid, scale, conv)
+
+        return act
+
+    def act_dense(x, y):
+        x, y = narrowed(x, y)
+        y += dense(x, full_delta(delta, module, device).to(dtype), conv)
+
+    return act_dense
+
+
+def bias_delta(delta: Delta, module, device, dtype) -> Callable[[Tensor, Tensor], None]:
+    """In-place action of a bias delta on output rows."""
+    value = full_delta(delta, module, device, parameter="bias").to(dtype)
+    shaped = value.view(-1, *([1] * (2 if _geometry(module) else 0)))
+
+    def act(x, y):
+        y += shaped
+
+    return act
+
+
+def full_delta(delta: Delta, module, device, parameter: str = "weight") -> Tensor:
+    """The delta as a full tensor in the parameter's shape (or its offset part), float32, by ComfyUI's own adapters.
+
+    Computed when needed and not kept: LoHa and LoKr factors are small, their product is as large as the weight.
+    """
+    shape = list(getattr(module, parameter).shape)
+    if delta.offset is not None:
+        shape[delta.offset[0]] = delta.offset[2]
+    zeros = torch.zeros(shape, device=device, dtype=torch.float32)
+    patch = (delta.strength, delta.value, 1.0, None, delta.function)
+    return comfy.lora.calculate_weight([patch], zeros, "stylization delta")
+
+
+def _geometry(module) -> ConvGeometry | None:
+    if module.weight.ndim == 2:
+        return None
+    return ConvGeometry(module.stride, module.padding, module.dilation, module.groups)

@@ -1,0 +1,112 @@
+"""Pictures to train on: a folder below ComfyUI's input folder, encoded once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ....errors import StylizationError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+STEP = 32
+"""Sides of encoded pictures are multiples of this."""
+
+LARGEST = 2
+"""A picture is encoded at most so many times as wide, at its shorter side, as the parts cut from it."""
+
+LONGEST = 4
+"""Likewise at its longer side."""
+
+
+def picture_files(folder: str) -> list[Path]:
+    """The pictures in a folder below ComfyUI's input folder, by name.
+
+    Raises:
+        StylizationError: the folder is elsewhere, not there, or holds no picture.
+    """
+    root = Path(folder_paths.get_input_directory()).resolve()
+    place = (root / folder.strip()).resolve()
+    if not folder.strip() or not place.is_relative_to(root):
+        raise StylizationError(
+            "folder", f"'{folder}' is not below ComfyUI's input folder", "Name a folder inside it, such as my_style"
+        )
+    if not place.is_dir():
+        raise StylizationError(
+            "folder", f"there is no folder '{folder}' in the input folder", "Put your pictures there"
+        )
+    found = sorted(one for one in place.iterdir() if one.suffix.lower() in ENDINGS and one.is_file())
+    if not found:
+        raise StylizationError("folder", f"'{folder}' holds no picture", f"Put pictures there ({', '.join(ENDINGS)})")
+    return found
+
+
+def encoded_pictures(files: list[Path], vae, side: int) -> list[Tensor]:
+    """Latents of whole pictures, (C, h, w) each on the CPU, from which squares of ``side`` pixels can be cut.
+
+    Raises:
+        StylizationError: all are smaller than that, one cannot be read, or the VAE is of another kind.
+    """
+    found, small = [], []
+    bar = comfy.utils.ProgressBar(len(files))
+    for file in files:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        picture = _read(file)
+        if min(picture.size) < side:
+            small.append(file.name)
+        else:
+            found.append(_latent(_resized(picture, side), vae))
+        bar.update(1)
+    if small:
+        logging.warning("[Stylization] smaller than %d pixels, left out: %s", side, ", ".join(small))
+    if not found:
+        raise StylizationError(
+            "folder",
+            f"all its {len(small)} pictures are smaller than {side} pixels",
+            "Lower resolution, or use larger ones",
+        )
+    return found
+
+
+def _read(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise StylizationError(file.name, f"it cannot be read: {error}", "Take it out of the folder") from error
+
+
+def _resized(picture: Image.Image, side: int) -> Image.Image:
+    """Scaled down to at most LARGEST times ``side``, its sides cut to multiples of STEP and to LONGEST times."""
+    scale = min(1.0, LARGEST * side / min(picture.size))
+    wide, high = (max(side, round(scale * each)) for each in picture.size)
+    picture = picture.resize((wide, high), Image.Resampling.LANCZOS)
+    wide, high = (min(each // STEP * STEP, LONGEST * side) for each in (wide, high))
+    return ImageOps.fit(picture, (wide, high), Image.Resampling.LANCZOS)
+
+
+def _latent(picture: Image.Image, vae) -> Tensor:
+    pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255.0)[None]
+    latent = vae.encode(pixels)
+    if latent.ndim != 4:
+        raise StylizationError("vae", f"it makes latents of shape {tuple(latent.shape)}", "Connect the VAE of model")
+    if not latent.isfinite().all():
+        raise StylizationError("vae", "its latents hold NaN or infinite values", "Start ComfyUI with --fp32-vae")
+    return latent[0].cpu()
+
+
+def input_folder_changed(folder: str) -> str:
+    """Stands for names, sizes and times of the pictures in a folder."""
+    try:
+        stats = [(one.name, os.stat(one)) for one in picture_files(folder)]
+    except StylizationError:
+        return ""
+    return repr([(name, one.st_size, one.st_mtime_ns) for name, one in stats])
