@@ -22,7 +22,17 @@ from .families import Family, detect, family_of
 from .group_norms import Pooled, pooling, recording
 from .layers import ALL, LATE, PRESETS, STYLE, Layer, chosen_layers, self_attention_layers
 from .noise_levels import Levels, NoiseWindow
-from .predictions import BASE, BRANCHES, CHUNKS, Branch, options_of, predict, rows_of, with_wrapper
+from .predictions import (
+    BASE,
+    BATCH,
+    BRANCHES,
+    CHUNKS,
+    Branch,
+    options_of,
+    predict,
+    rows_of,
+    with_wrapper,
+)
 from .self_attention import OVERRIDE, Act, Attend, Call, with_self_attention
 from .token_masks import on_grid, per_token
 
@@ -31,6 +41,7 @@ __all__ = [
     "Act",
     "Attend",
     "BASE",
+    "BATCH",
     "BRANCHES",
     "Branch",
     "CHUNKS",

@@ -25,6 +25,9 @@ BRANCHES = "stylization.branch"
 CHUNKS = "stylization.chunks"
 """Key of the branches of the present model call, one per chunk of the batch."""
 
+BATCH = "stylization.batch"
+"""Key of the number of pictures that a question to the model is about: rows of a chunk in ComfyUI's own calls."""
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -34,32 +37,48 @@ class Branch:
     polarity: int
 
 
-def chunk_rows(chunks: Sequence[Branch], rows: int) -> list[slice]:
-    """Rows of the batch that belong to each chunk; chunk i has rows ``[i * B, (i + 1) * B)``.
+def chunk_rows(chunks: int, rows: int, batch: int | None = None) -> list[list[slice]]:
+    """Rows of a model call that belong to each of its chunks, as row ranges.
+
+    ComfyUI puts a chunk of ``batch`` rows after the other. Tiled diffusion puts several tiles into one call, each with
+    all chunks, tile after tile; then a chunk has one range per tile.
+
+    Args:
+        chunks: predictions of the call.
+        rows: of its batch.
+        batch: pictures of the question, see :data:`BATCH`; None takes the call for one tile.
 
     Raises:
-        RuntimeError: the batch does not divide into the chunks (a node before ours repacked it).
+        RuntimeError: the rows are no whole number of tiles (a node on the model splits or repacks the batch).
     """
-    size, rest = divmod(rows, len(chunks))
-    if rest:
+    size = batch or rows // chunks
+    tiles, rest = divmod(rows, chunks * size) if size else (0, rows)
+    if rest or not tiles:
+        pictures = "" if batch is None else f" of {batch} pictures"
         raise RuntimeError(
-            f"Stylization: a model call has {rows} rows for {len(chunks)} predictions, which does not divide. "
-            "A node on this model repacks the batch; remove it from the graph or put it on another model."
+            f"Stylization: a model call has {rows} rows for {chunks} predictions{pictures}, which does not divide. "
+            "A node on this model splits or repacks the batch; remove it from the graph or put it on another model."
         )
-    return [slice(i * size, (i + 1) * size) for i in range(len(chunks))]
+    firsts = range(0, rows, chunks * size)
+    return [[slice(first + i * size, first + (i + 1) * size) for first in firsts] for i in range(chunks)]
 
 
-def rows_of(name: str, chunks: Sequence[Branch], rows: int) -> list[slice]:
-    """Row ranges of the branch ``name``, adjacent ranges joined."""
+def rows_of(name: str, chunks: Sequence[Branch], rows: int, batch: int | None = None) -> list[slice]:
+    """Row ranges of the branch ``name`` in rising order, adjacent ranges joined; arguments as of :func:`chunk_rows`."""
+    ranges = chunk_rows(len(chunks), rows, batch)
+    parts = [part for branch, found in zip(chunks, ranges, strict=True) if branch.name == name for part in found]
     joined: list[slice] = []
-    for branch, part in zip(chunks, chunk_rows(chunks, rows), strict=True):
-        if branch.name != name:
-            continue
+    for part in sorted(parts, key=lambda part: part.start):
         if joined and joined[-1].stop == part.start:
             joined[-1] = slice(joined[-1].start, part.stop)
         else:
             joined.append(part)
     return joined
+
+
+def with_batch(options: dict, batch: int) -> dict:
+    """Copy of model options in which a model call finds how many pictures the question is about (:data:`BATCH`)."""
+    return {**options, "transformer_options": {**options.get("transformer_options", {}), BATCH: batch}}
 
 
 def with_polarities(transformer_options: dict) -> dict:
@@ -95,8 +114,8 @@ def predict(
     Returns:
         One (B, C, H, W) denoised tensor per request, in order.
     """
-    options = comfy.model_patcher.create_model_options_clone(model_options)
-    transformer_options = options.setdefault("transformer_options", {})
+    options = with_batch(comfy.model_patcher.create_model_options_clone(model_options), x.shape[0])
+    transformer_options = options["transformer_options"]
     transformer_options[BRANCHES] = tuple(branch for branch, _ in requests)
 
     def show_polarities(executor, *args, **kwargs):
