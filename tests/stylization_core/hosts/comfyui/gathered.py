@@ -18,6 +18,8 @@ from stylization.stylization_core.hosts.comfyui.model import (
     layers,
     noise_levels,
     predictions,
+    rows,
+    step_caches,
 )
 from stylization.stylization_core.hosts.comfyui.references import inversion, record_cache, recorder, reference
 from stylization.stylization_core.hosts.comfyui.sms import guider as sms_guider
@@ -34,7 +36,7 @@ from stylization.stylization_core.hosts.comfyui.sms import (
 from stylization.stylization_core.hosts.comfyui.sms import sampler as sms_sampler
 from stylization.stylization_core.hosts.comfyui.sms import settings as sms_settings
 
-from . import effects, endings, leaks, loras, micro, ordinary, runs, sharing, trials
+from . import effects, endings, leaks, loras, micro, ordinary, repacking, runs, sharing, trials
 
 __all__ = [
     "WrappersMP",
@@ -59,6 +61,8 @@ __all__ = [
     "noise_levels",
     "ordinary",
     "predictions",
+    "repacking",
+    "rows",
     "reached",
     "record_cache",
     "recorder",
@@ -69,6 +73,7 @@ __all__ = [
     "score_guidance",
     "score_ruler",
     "sharing",
+    "step_caches",
     "sms_guider",
     "sms_sampler",
     "sms_settings",

@@ -84,11 +84,11 @@ def test_options_of_the_model_are_left_as_they_were(rig, micro, branch):
 
 def test_ordinary_calls_are_passed_on_untouched(rig):
     options = {"cond_or_uncond": [1, 0]}
-    assert rig.predictions.with_polarities(options) is options
+    assert rig.rows.with_polarities(options) is options
 
 
 def test_polarities_are_put_in_once(rig):
-    runs, branches = rig.runs, rig.predictions
+    runs, branches = rig.runs, rig.rows
     options = {"cond_or_uncond": [2, 0], branches.BRANCHES: (runs.STYLE, runs.BASE, runs.BASE_NEGATIVE)}
     shown = branches.with_polarities(options)
     assert options["cond_or_uncond"] == [2, 0]
@@ -108,8 +108,8 @@ def test_polarities_are_put_in_once(rig):
     ],
 )
 def test_rows_of_a_branch(rig, names, rows, expected):
-    chunks = [rig.predictions.Branch(name, 0) for name in names]
-    assert rig.predictions.rows_of("style", chunks, rows) == [slice(*part) for part in expected]
+    chunks = [rig.rows.Branch(name, 0) for name in names]
+    assert rig.rows.rows_of("style", chunks, rows) == [slice(*part) for part in expected]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_rows_of_a_branch(rig, names, rows, expected):
     ],
 )
 def test_tiles_come_before_chunks(rig, rows, batch, expected):
-    found = rig.predictions.chunk_rows(2, rows, batch)
+    found = rig.rows.chunk_rows(2, rows, batch)
     assert found == [[slice(*part) for part in parts] for parts in expected]
 
 
@@ -137,8 +137,8 @@ def test_tiles_come_before_chunks(rig, rows, batch, expected):
     ],
 )
 def test_rows_of_a_branch_in_tiles(rig, names, rows, expected):
-    chunks = [rig.predictions.Branch(name, 0) for name in names]
-    assert rig.predictions.rows_of("style", chunks, rows, 2) == [slice(*part) for part in expected]
+    chunks = [rig.rows.Branch(name, 0) for name in names]
+    assert rig.rows.rows_of("style", chunks, rows, 2) == [slice(*part) for part in expected]
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_rows_of_a_branch_in_tiles(rig, names, rows, expected):
     ],
 )
 def test_rows_that_are_no_whole_tiles_are_refused_with_the_numbers(rig, rows, batch, message):
-    with pytest.raises(RuntimeError, match=message):
-        rig.predictions.chunk_rows(2, rows, batch)
+    with pytest.raises(rig.rows.StylizationError, match=message):
+        rig.rows.chunk_rows(2, rows, batch)
 
 
 @pytest.mark.parametrize("by_name", [True, False])
@@ -163,8 +163,8 @@ def test_options_are_found_and_replaced_wherever_they_stand(rig, by_name):
         kwargs["transformer_options"] = {"old": True}
     else:
         args.append({"old": True})
-    assert rig.predictions.options_of(args, kwargs) == {"old": True}
-    new_args, new_kwargs = rig.predictions.replace_options(args, kwargs, {"new": True})
-    assert rig.predictions.options_of(new_args, new_kwargs) == {"new": True}
-    assert rig.predictions.options_of(args, kwargs) == {"old": True}
+    assert rig.rows.options_of(args, kwargs) == {"old": True}
+    new_args, new_kwargs = rig.rows.replace_options(args, kwargs, {"new": True})
+    assert rig.rows.options_of(new_args, new_kwargs) == {"new": True}
+    assert rig.rows.options_of(args, kwargs) == {"old": True}
     assert new_kwargs["y"] == 1
