@@ -13,6 +13,7 @@ from stylization.stylization_core.hosts.comfyui.measure import budget
 from stylization.stylization_core.hosts.comfyui.model import (
     attachments,
     conditioning,
+    controls,
     differentiable,
     families,
     layers,
@@ -45,6 +46,7 @@ __all__ = [
     "attention_settings",
     "budget",
     "conditioning",
+    "controls",
     "differentiable",
     "effects",
     "endings",
