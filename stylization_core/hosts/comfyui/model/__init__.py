@@ -25,6 +25,7 @@ from .noise_levels import Levels, NoiseWindow
 from .predictions import BASE, predict
 from .rows import BATCH, BRANCHES, CHUNKS, Branch, of_prompt, options_of, rows_of, with_wrapper
 from .self_attention import OVERRIDE, Act, Attend, Call, with_self_attention
+from .step_caches import refuse_step_caches
 from .token_masks import on_grid, per_token
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "predict",
     "process",
     "recording",
+    "refuse_step_caches",
     "refuse_weight_hooks",
     "rows_of",
     "self_attention_layers",

@@ -55,11 +55,11 @@ def predict(
         StylizationError: a step cache on the model would take two of the predictions for one.
             A node on the model splits or repacks the batch in an order that cannot be known.
     """
-    if len({branch.name for branch, _ in requests}) > 1:
-        refuse_mixing(model_options)
     options = comfy.model_patcher.create_model_options_clone(model_options)
     prompts, controls = {}, {}
     asked = [[_told_apart(entry, branch, prompts, controls) for entry in entries] for branch, entries in requests]
+    if len({branch.name for branch, _ in requests}) > 1:
+        refuse_mixing(model_options, [entry["uuid"] for entries in asked for entry in entries if "uuid" in entry])
     asked, options = with_labels(asked, options, x)
     options = with_wrapper(options, WrappersMP.CALC_COND_BATCH, BATCH, _count_pictures)
     if apply_model is not None:
