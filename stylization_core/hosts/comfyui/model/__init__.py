@@ -10,7 +10,7 @@ from .conditioning import HALVES, NEGATIVE, POSITIVE, active, by_progress, proce
 from .differentiable import (
     Gradients,
     autograd,
-    differentiable,
+    differentiable_options,
     network_bytes,
     on_one_device,
     refuse_weight_hooks,
@@ -61,7 +61,7 @@ __all__ = [
     "chosen_layers",
     "detect",
     "dial",
-    "differentiable",
+    "differentiable_options",
     "family_of",
     "foreign_cfg_functions",
     "network_bytes",
