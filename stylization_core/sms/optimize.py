@@ -195,7 +195,7 @@ def optimize(
             x = terms.protection.held(x, before)
         if terms.mask is not None:
             x = torch.lerp(source, x, terms.mask)
-        x = watch.guard(step, x, before, style, fake, relevance if torch.is_tensor(relevance) else x)
+        x = watch.guard(step, x, before, style, fake, relevance if torch.is_tensor(relevance) else before)
         if on_step is not None:
             on_step(step, x)
         watch.look(step, step + 1 == len(schedule))

@@ -5,7 +5,7 @@ Imported by every other room; imports none of them.
 """
 
 from .attachments import DIAL, at_dial, attach_more, attach_once, dial
-from .cfg_functions import foreign_cfg_functions
+from .cfg_functions import foreign_cfg_functions, with_guidance_of
 from .conditioning import HALVES, NEGATIVE, POSITIVE, active, by_progress, process
 from .differentiable import (
     Gradients,
@@ -80,6 +80,7 @@ __all__ = [
     "self_attention_layers",
     "twin_of",
     "untrainable",
+    "with_guidance_of",
     "with_self_attention",
     "with_untrained_controls",
     "with_wrapper",
