@@ -111,7 +111,7 @@ def test_without_requirements_the_pack_loads_and_says_what_to_run(base, tmp_path
 def test_the_pack_works_there_and_writes_nothing_below_the_home_folder(installed, tmp_path):
     found = smoke(installed.python, "full", tmp_path)
     assert len(found["nodes"]) >= 29
-    assert {"structure", "edges", "shift", "color_change", "texture", "flicker"} <= set(found["report"]["rulers"])
+    assert {"structure", "edges", "shift", "color_change", "texture", "legibility"} <= set(found["report"]["rulers"])
     assert found["trained"] == {"factors": 4, "trained": 4}
     assert found["report"]["charts"]["bars"][2] == found["curve"][2] == 760
     assert [str(path) for path in tmp_path.rglob("*")] == []
