@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 
 @pytest.fixture(scope="module")
-def trade_off():
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "trade_off.py"
-    spec = importlib.util.spec_from_file_location("benchmark_trade_off", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def trade_off(benchmarks):
+    return benchmarks.module("common.trade_off")
 
 
 def dense(curve, count=20001):

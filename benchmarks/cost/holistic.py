@@ -1,8 +1,8 @@
 """What the holistic injector and regions cost beside the same step without them, and how that grows with the pixels.
 
-    .host/env/environment/bin/python benchmarks/holistic_cost.py            # a whole step, SD 1.5 size, on the CPU
-    .host/env/environment/bin/python benchmarks/holistic_cost.py --growth   # one layer from 512 to 2048 pixels a side
-    .host/env/environment/bin/python benchmarks/holistic_cost.py --family sdxl --device cuda --latent 128
+    .host/env/environment/bin/python benchmarks/cost/run.py holistic            # a whole step, SD 1.5 size, on the CPU
+    .host/env/environment/bin/python benchmarks/cost/run.py holistic --growth   # one layer, 512 to 2048 pixels a side
+    .host/env/environment/bin/python benchmarks/cost/run.py holistic --family sdxl --device cuda --latent 128
 
 A whole step: networks of the real size with random weights, one guided step of one picture; what references give is in
 their cache already, so a step asks nothing of the model twice. One layer: the finest self-attention of SD 1.5
@@ -18,9 +18,14 @@ import sys
 import time
 from collections.abc import Callable
 
-import real_size
 import torch
-from real_size import ROUNDS, RealSize, parser_of, through
+
+from ..common.nodes import through
+from . import real_size
+from .real_size import ROUNDS, RealSize, parser_of
+
+# isort: split
+# found by their paths, once the host has put them in place
 from stylization.stylization_core import class_adaptive, holistic
 from stylization.stylization_core.shared_attention import Tokens, moments, shared_attention
 
@@ -51,10 +56,10 @@ def forms(bench: RealSize, family: str) -> dict[str, object]:
         return through("StylizeHolisticInjector", bench.model, mode=mode, layers=layers, reference=reference())
 
     def regions(mode: str):
-        half = torch.zeros(1, 64, 64)
-        half[..., :32] = 1
-        first = through("StylizeRegion", half, reference=reference())
-        both = through("StylizeRegion", 1 - half, reference=reference(), previous=first)
+        left = torch.zeros(1, 64, 64)
+        left[..., :32] = 1
+        first = through("StylizeRegion", left, reference=reference())
+        both = through("StylizeRegion", 1 - left, reference=reference(), previous=first)
         return through("StylizeClassAdaptiveAttention", bench.model, both, mode=mode)
 
     found = (
@@ -140,8 +145,4 @@ def main() -> None:
             sys.stdout.write(growth() + "\n")
             return
         bench = RealSize(arguments)
-        real_size.report(__file__, bench, forms(bench, arguments.family), arguments)
-
-
-if __name__ == "__main__":
-    main()
+        real_size.report("holistic", bench, forms(bench, arguments.family), arguments)

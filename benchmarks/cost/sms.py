@@ -1,6 +1,6 @@
 """What an iteration of Style Matching Score costs beside a step of the stock KSampler: time, model rows, peak memory.
 
-    .host/env/environment/bin/python benchmarks/sms_cost.py
+    .host/env/environment/bin/python benchmarks/cost/run.py sms
 
 Every mode runs in a process of its own, in turn, ROUNDS times; figures are medians. Peak memory is the process's, so
 the stock row is the ground that the others stand on. The floor of an iteration is its model rows, each one forward of
@@ -13,9 +13,12 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
-from pathlib import Path
+
+from ..common.case import Case, photograph
+from ..common.host import PHOTOGRAPHS, host_of, photos, timed
+from ..common.nodes import through
+from .real_size import alone
 
 ROUNDS, STEPS, WARMUP = 3, 8, 2
 STOCK = "KSampler step, CFG"
@@ -31,27 +34,23 @@ MODES = {
 
 def measure(mode: str) -> dict[str, float]:
     """Seconds and model rows of one step, and peak memory in MiB, of one mode in this process."""
-    import pocket_host as pocket
-
-    model = pocket.Pocket()
-    photo = pocket.opened(next(iter(pocket.photos().values())))
-    latent, prompts = model.encoded(photo), (model.text("riso style, castle"), model.text(""))
-    given = MODES[mode] or {}
+    host, photo = host_of(PHOTOGRAPHS), photograph(next(iter(photos())), PHOTOGRAPHS.size)
+    case = Case(host, 0, "castle", photo, "riso")
+    latent, prompts, given = case.latent, case.conditionings(styled=True), MODES[mode] or {}
 
     def run(steps: int):
         if mode == STOCK:
-            return model.sampled(model.model, latent, *prompts, steps=steps, denoise=0.5)
-        styled = model.styled("riso")
+            return host.sampled(host.model, latent, *prompts, steps=steps, denoise=0.5)
         if "guidance" in given:
-            styled = model.node("StylizeSMSGuidance", styled, 1.0, given["guidance"], 0.0, 1.0)
-            return model.sampled(styled, latent, *prompts, steps=steps, denoise=0.5)
+            guided = through("StylizeSMSGuidance", case.with_style, 1.0, given["guidance"], 0.0, 1.0)
+            return host.sampled(guided, latent, *prompts, steps=steps, denoise=0.5)
         settings = {"seed": 1, "cfg": 2.0, "strength": 1.0, "step_size": 0.05, "spectrum": 1.0, "relevance_floor": 0.1}
-        return model.node("StylizeSMS", styled, *prompts, latent, steps=steps, **settings, **given)
+        return through("StylizeSMS", case.with_style, *prompts, latent, steps=steps, **settings, **given)
 
     def counted(steps: int) -> tuple[float, int]:
-        model.rows = 0
-        _, seconds = pocket.timed(lambda: run(steps))
-        return seconds, model.rows
+        host.rows = 0
+        _, seconds = timed(lambda: run(steps))
+        return seconds, host.rows
 
     counted(WARMUP)
     # the difference of two runs leaves out what a run costs once
@@ -67,15 +66,10 @@ def main() -> None:
     if chosen.mode:
         sys.stdout.write(json.dumps(measure(chosen.mode)) + "\n")
         return
-    found: dict[str, list[dict]] = {mode: [] for mode in MODES}
-    for _ in range(ROUNDS):
-        for mode in MODES:
-            answer = subprocess.run(
-                [sys.executable, str(Path(__file__)), "--mode", mode], check=True, capture_output=True, text=True
-            )
-            found[mode].append(json.loads(answer.stdout.splitlines()[-1]))
+    rounds = [{mode: alone("sms", "--mode", mode) for mode in MODES} for _ in range(ROUNDS)]
     middle = {
-        mode: {key: statistics.median(row[key] for row in rows) for key in rows[0]} for mode, rows in found.items()
+        mode: {key: statistics.median(one[mode][key] for one in rounds) for key in ("seconds", "rows", "peak")}
+        for mode in MODES
     }
     lines = ["| mode | model rows a step | seconds a step | time beside KSampler | peak memory, MiB above KSampler |"]
     lines.append("|---|---|---|---|---|")
@@ -83,7 +77,3 @@ def main() -> None:
         ratio, above = row["seconds"] / middle[STOCK]["seconds"], row["peak"] - middle[STOCK]["peak"]
         lines.append(f"| {mode} | {row['rows']:.1f} | {row['seconds']:.2f} | {ratio:.2f} | {above:+.0f} |")
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-if __name__ == "__main__":
-    main()

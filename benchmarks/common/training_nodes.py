@@ -8,20 +8,19 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from drawings_host import THINGS, Drawings
 from PIL import Image
-from real_size import through
+
+from .drawings import THINGS
+from .host import Host
+from .nodes import through
+from .training_sizes import PICTURES, STEPS
 
 # isort: split
-# found by their paths, once drawings_host has put them in place
 import drawings
 import folder_paths
-import torch
-
-PICTURES, STEPS = 240, 1000
 
 
-def trained(host: Drawings, node_id: str, kind, kept: Path):
+def trained(host: Host, node_id: str, kind, kept: Path):
     """The output of a training node with the drawings model, from its file in ``kept`` where that is there.
 
     Args:
@@ -31,7 +30,7 @@ def trained(host: Drawings, node_id: str, kind, kept: Path):
     file = kept / f"{prefix}_00001_.safetensors"
     if not file.is_file():
         _draw(kept / "input" / "looks")
-        with _folders(kept / "input", kept), torch.inference_mode():
+        with _folders(kept / "input", kept):
             given = {"folder": "looks", "steps": STEPS, "resolution": 96, "layers": "all", "batch_size": 4}
             return through(node_id, host.model, host.vae, host.text(""), **given, filename_prefix=prefix)
     return kind.load(file)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from pocket_host import scores
 from scipy.linalg import sqrtm
 from skimage.color import lab2rgb, rgb2lab
+
+from ..common.host import scores
 
 SAFE = 1e-6
 

@@ -1,7 +1,7 @@
 """What shared attention costs beside the same batch without it: time, floating-point operations, peak memory.
 
-    .host/env/environment/bin/python benchmarks/shared_attention_cost.py                 # SD 1.5 size on the CPU
-    .host/env/environment/bin/python benchmarks/shared_attention_cost.py --family sdxl --device cuda --latent 128
+    .host/env/environment/bin/python benchmarks/cost/run.py shared_attention         # SD 1.5 size on the CPU
+    .host/env/environment/bin/python benchmarks/cost/run.py shared_attention --family sdxl --device cuda --latent 128
 
 Networks of the real size with random weights; one guided step of a batch whose first picture is the reference.
 The floor is the operations that the formula needs: those of the plain batch, and attention of every other picture to
@@ -10,9 +10,14 @@ twice the tokens. The published form duplicates the reference's keys for the ref
 
 from __future__ import annotations
 
-import real_size
 import torch
-from real_size import RealSize, parser_of, through
+
+from ..common.nodes import through
+from . import real_size
+from .real_size import RealSize, parser_of
+
+# isort: split
+# found by their paths, once the host has put them in place
 from stylization.stylization_core.hosts.comfyui.model import self_attention_layers, with_self_attention
 from stylization.stylization_core.shared_attention import adain, moments
 
@@ -20,11 +25,11 @@ FORMS = ("plain", "shared", "published")
 
 
 def published(call, attend):
-    """The published formulation for [uncond, cond] halves: every row gets the reference, logits are written out."""
-    half = call.q.shape[0] // len(call.options["cond_or_uncond"])
+    """The published formulation for [uncond, cond] chunks: every row gets the reference, logits are written out."""
+    chunk = call.q.shape[0] // len(call.options["cond_or_uncond"])
 
     def first(x):
-        return x[::half].repeat_interleave(half, 0)
+        return x[::chunk].repeat_interleave(chunk, 0)
 
     q = adain(call.q, moments(first(call.q)))
     k = torch.cat([adain(call.k, moments(first(call.k))), first(call.k)], 1)
@@ -47,8 +52,4 @@ def main() -> None:
     with torch.inference_mode():
         bench = RealSize(arguments)
         models = bench.model, through("StylizeSharedAttentionBatch", bench.model), written_out(bench.model)
-        real_size.report(__file__, bench, dict(zip(FORMS, models, strict=True)), arguments)
-
-
-if __name__ == "__main__":
-    main()
+        real_size.report("shared_attention", bench, dict(zip(FORMS, models, strict=True)), arguments)

@@ -14,7 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import pocket_host  # noqa: F401 puts ComfyUI and the pack in place
+from ..common import host  # noqa: F401 puts ComfyUI and the pack in place
+from ..load import FOLDER
 
 # isort: split
 import comfy.model_base
@@ -23,10 +24,10 @@ import comfy.model_patcher
 import comfy.samplers
 import comfy.supported_models
 import torch
-from stylization.nodes import NODES
 from torch.utils.flop_counter import FlopCounterMode
 
 ROUNDS = 3
+RUN = FOLDER / "cost" / "run.py"
 FAMILIES = {
     "sd15": (comfy.supported_models.SD15, comfy.model_base.BaseModel, 768, {}),
     "sdxl": (comfy.supported_models.SDXL, comfy.model_base.SDXL, 2048, {"adm_in_channels": 2816}),
@@ -116,14 +117,6 @@ class RealSize:
             torch.cuda.synchronize()
 
 
-def through(node_id: str, *given, **settings):
-    """The first output of one of the pack's nodes; inputs that are not named have their defaults."""
-    node = {node.define_schema().node_id: node for node in NODES}[node_id]
-    defaults = {one.id: one.default for one in node.define_schema().inputs if getattr(one, "default", None) is not None}
-    names = [one.id for one in node.define_schema().inputs]
-    return node.execute(**{**defaults, **dict(zip(names, given, strict=False)), **settings}).result[0]
-
-
 def parser_of(doc: str, batch: int, forms: Sequence[str]) -> argparse.ArgumentParser:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,14 +138,16 @@ def peak_of(arguments: argparse.Namespace, action: Callable[[], None]) -> float:
     return torch.cuda.max_memory_allocated() / 2**20
 
 
-def peaks(script: str, forms: Sequence[str]) -> dict[str, float]:
+def alone(name: str, *arguments: str):
+    """What the script of that name says last, as JSON, in a process of its own with these arguments."""
+    command = [sys.executable, str(RUN), name, *arguments]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def peaks(name: str, forms: Sequence[str]) -> dict[str, float]:
     """Peak memory of every form, each in a process of its own with the arguments of this one."""
-    found = {}
-    for form in forms:
-        command = [sys.executable, script, *sys.argv[1:], "--peak", form]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True)
-        found[form] = json.loads(answer.stdout.splitlines()[-1])
-    return found
+    return {form: alone(name, *sys.argv[1:], "--peak", form) for form in forms}
 
 
 def table(bench: RealSize, forms: Mapping[str, object], memory: Mapping[str, float]) -> str:
@@ -179,9 +174,9 @@ def table(bench: RealSize, forms: Mapping[str, object], memory: Mapping[str, flo
     return "\n".join(lines)
 
 
-def report(script: str, bench: RealSize, forms: Mapping[str, object], arguments: argparse.Namespace) -> None:
+def report(name: str, bench: RealSize, forms: Mapping[str, object], arguments: argparse.Namespace) -> None:
     """Print the table, or the peak of the one form asked for."""
     if arguments.peak:
         sys.stdout.write(json.dumps(peak_of(arguments, lambda: bench.step(forms[arguments.peak]))) + "\n")
         return
-    sys.stdout.write(table(bench, forms, peaks(script, list(forms))) + "\n")
+    sys.stdout.write(table(bench, forms, peaks(name, list(forms))) + "\n")
