@@ -17,6 +17,7 @@ from ..model import (
     Call,
     Layer,
     Pooled,
+    of_prompt,
     on_grid,
     options_of,
     per_token,
@@ -111,7 +112,7 @@ class Acting:
 
     def _mask(self, node: Outside | Effect, options: dict, chunk: int) -> Tensor:
         """A node's masks for the part of the picture that a chunk is about, (B or 1, K, h, w)."""
-        area = self.areas.get(options["uuids"][chunk])
+        area = of_prompt(self.areas, options, chunk)
         if area is None:
             return node.mask
         height, width, y, x = area

@@ -10,7 +10,7 @@ from .conditioning import HALVES, NEGATIVE, POSITIVE, active, by_progress, proce
 from .differentiable import (
     Gradients,
     autograd,
-    differentiable,
+    differentiable_options,
     network_bytes,
     on_one_device,
     refuse_weight_hooks,
@@ -22,8 +22,10 @@ from .families import Family, detect, family_of
 from .group_norms import Pooled, pooling, recording
 from .layers import ALL, LATE, PRESETS, STYLE, Layer, chosen_layers, self_attention_layers
 from .noise_levels import Levels, NoiseWindow
-from .predictions import BASE, BRANCHES, CHUNKS, Branch, options_of, predict, rows_of, with_wrapper
+from .predictions import BASE, predict
+from .rows import BATCH, BRANCHES, CHUNKS, Branch, of_prompt, options_of, rows_of, with_wrapper
 from .self_attention import OVERRIDE, Act, Attend, Call, with_self_attention
+from .step_caches import refuse_step_caches
 from .token_masks import on_grid, per_token
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Act",
     "Attend",
     "BASE",
+    "BATCH",
     "BRANCHES",
     "Branch",
     "CHUNKS",
@@ -58,10 +61,11 @@ __all__ = [
     "chosen_layers",
     "detect",
     "dial",
-    "differentiable",
+    "differentiable_options",
     "family_of",
     "foreign_cfg_functions",
     "network_bytes",
+    "of_prompt",
     "on_grid",
     "on_one_device",
     "options_of",
@@ -70,6 +74,7 @@ __all__ = [
     "predict",
     "process",
     "recording",
+    "refuse_step_caches",
     "refuse_weight_hooks",
     "rows_of",
     "self_attention_layers",

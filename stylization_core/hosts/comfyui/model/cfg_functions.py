@@ -6,7 +6,6 @@ from comfy.patcher_extension import WrappersMP
 
 OWN_PREFIX = "stylization."
 
-
 CFG_SLOTS = ("sampler_cfg_function", "sampler_calc_cond_batch_function")
 CFG_LISTS = ("sampler_pre_cfg_function", "sampler_post_cfg_function")
 
@@ -19,4 +18,10 @@ def foreign_cfg_functions(model_options: dict) -> list[str]:
     wrappers = model_options.get("transformer_options", {}).get("wrappers", {}).get(WrappersMP.PREDICT_NOISE, {})
     keyed = [str(key) for key in wrappers if key is not None and not str(key).startswith(OWN_PREFIX)]
     found += wrappers.get(None, [])
-    return sorted({f"{getattr(f, '__module__', '?')}.{getattr(f, '__qualname__', f)}" for f in found} | set(keyed))
+    return sorted({name_of(function) for function in found} | set(keyed))
+
+
+def name_of(function: object) -> str:
+    """What to call a function, or an object that is called, of another node: its module and name."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{getattr(named, '__module__', '?')}.{named.__qualname__}"

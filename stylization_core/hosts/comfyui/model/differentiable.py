@@ -219,7 +219,7 @@ def on_one_device(model_options: dict) -> dict:
     return {key: value for key, value in model_options.items() if key != "multigpu_clones"}
 
 
-def differentiable(model_options: dict) -> dict:
+def differentiable_options(model_options: dict) -> dict:
     """Options with PyTorch's own attention: SageAttention and the like compute no gradients."""
     transformer_options = {
         **model_options.get("transformer_options", {}),

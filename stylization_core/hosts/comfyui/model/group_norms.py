@@ -13,7 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ....shared_attention import GroupMoments, group_moments, pooled_group_norm
-from .predictions import options_of, with_wrapper
+from .rows import options_of, with_wrapper
 
 KEY = "stylization.group_norms"
 

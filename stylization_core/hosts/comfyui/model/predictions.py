@@ -1,15 +1,8 @@
-"""Several predictions per step in as few model calls as memory allows, each under its own name.
-
-ComfyUI names the chunks of a batch by their index in the list of conditionings (``cond_or_uncond``), and many packs
-take 0 for "positive" and 1 for "negative" and index a pair with it. A third prediction would crash them. So extra
-predictions carry a :class:`Branch` under ``transformer_options["stylization.branch"]``, and everyone else sees a copy
-of the options whose ``cond_or_uncond`` holds only the polarities 0 and 1.
-"""
+"""Several predictions per step in as few model calls as memory allows, each under its own name (see ``rows``)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import comfy.model_management
 import comfy.model_patcher
@@ -17,58 +10,21 @@ import comfy.samplers
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from .controls import showing
+from .rows import (
+    BATCH,
+    BRANCHES,
+    PROMPTS,
+    ROWS,
+    Branch,
+    show_polarities,
+    uuid_for,
+    with_labels,
+    with_wrapper,
+)
+from .step_caches import refuse_mixing
+
 BASE = "base"
-
-BRANCHES = "stylization.branch"
-"""Key of the list of branches, in the order of the conditionings of the call."""
-
-CHUNKS = "stylization.chunks"
-"""Key of the branches of the present model call, one per chunk of the batch."""
-
-
-@dataclass(frozen=True)
-class Branch:
-    """A named prediction. ``polarity`` is what other patches take it for: 0 positive, 1 negative."""
-
-    name: str
-    polarity: int
-
-
-def chunk_rows(chunks: Sequence[Branch], rows: int) -> list[slice]:
-    """Rows of the batch that belong to each chunk; chunk i has rows ``[i * B, (i + 1) * B)``.
-
-    Raises:
-        RuntimeError: the batch does not divide into the chunks (a node before ours repacked it).
-    """
-    size, rest = divmod(rows, len(chunks))
-    if rest:
-        raise RuntimeError(
-            f"Stylization: a model call has {rows} rows for {len(chunks)} predictions, which does not divide. "
-            "A node on this model repacks the batch; remove it from the graph or put it on another model."
-        )
-    return [slice(i * size, (i + 1) * size) for i in range(len(chunks))]
-
-
-def rows_of(name: str, chunks: Sequence[Branch], rows: int) -> list[slice]:
-    """Row ranges of the branch ``name``, adjacent ranges joined."""
-    joined: list[slice] = []
-    for branch, part in zip(chunks, chunk_rows(chunks, rows), strict=True):
-        if branch.name != name:
-            continue
-        if joined and joined[-1].stop == part.start:
-            joined[-1] = slice(joined[-1].start, part.stop)
-        else:
-            joined.append(part)
-    return joined
-
-
-def with_polarities(transformer_options: dict) -> dict:
-    """Copy of the options of one model call in which other patches see polarities; unchanged if already done."""
-    branches = transformer_options.get(BRANCHES)
-    if branches is None or CHUNKS in transformer_options:
-        return transformer_options
-    chunks = [branches[index] for index in transformer_options["cond_or_uncond"]]
-    return {**transformer_options, CHUNKS: chunks, "cond_or_uncond": [branch.polarity for branch in chunks]}
 
 
 def predict(
@@ -87,59 +43,54 @@ def predict(
         requests: (branch, processed conditioning) pairs.
         x: (B, C, H, W), noised, in model scale.
         sigma: (B,).
-        apply_model: wrapper ``(executor, x, t, *args, **kwargs)`` around each model call, see :func:`options_of`.
-
+        apply_model: wrapper ``(executor, x, t, *args, **kwargs)`` around each model call, see :func:`options_of`. It
+            is the innermost: it sees the rows that the network will see.
         calculate: what to call instead of ``comfy.samplers.calc_cond_batch``; a CALC_COND_BATCH wrapper passes its
             executor, so that other wrappers of that kind run once.
 
     Returns:
         One (B, C, H, W) denoised tensor per request, in order.
+
+    Raises:
+        StylizationError: a step cache on the model would take two of the predictions for one.
+            A node on the model splits or repacks the batch in an order that cannot be known.
     """
     options = comfy.model_patcher.create_model_options_clone(model_options)
-    transformer_options = options.setdefault("transformer_options", {})
+    prompts, controls = {}, {}
+    asked = [[_told_apart(entry, branch, prompts, controls) for entry in entries] for branch, entries in requests]
+    if len({branch.name for branch, _ in requests}) > 1:
+        refuse_mixing(model_options, [entry["uuid"] for entries in asked for entry in entries if "uuid" in entry])
+    asked, options = with_labels(asked, options, x)
+    options = with_wrapper(options, WrappersMP.CALC_COND_BATCH, BATCH, _count_pictures)
+    if apply_model is not None:
+        options = with_wrapper(options, WrappersMP.APPLY_MODEL, ROWS, apply_model)
+    transformer_options = options["transformer_options"]
     transformer_options[BRANCHES] = tuple(branch for branch, _ in requests)
-
-    def show_polarities(executor, *args, **kwargs):
-        args, kwargs = replace_options(args, kwargs, with_polarities(options_of(args, kwargs)))
-        return executor(*args, **kwargs) if apply_model is None else apply_model(executor, *args, **kwargs)
-
-    wrappers = transformer_options.setdefault("wrappers", {})
-    # first in the dictionary is outermost: every other APPLY_MODEL wrapper already sees polarities
-    wrappers[WrappersMP.APPLY_MODEL] = {BRANCHES: [show_polarities], **wrappers.get(WrappersMP.APPLY_MODEL, {})}
-    if "model_function_wrapper" in options:
-        options["model_function_wrapper"] = _polarities_for(options["model_function_wrapper"])
+    transformer_options[PROMPTS] = prompts
     calculate = calculate or comfy.samplers.calc_cond_batch
-    return calculate(inner_model, [cond for _, cond in requests], x, sigma, options)
+    return calculate(inner_model, asked, x, sigma, options)
 
 
-def _polarities_for(function_wrapper: Callable) -> Callable:
-    """The old single-slot wrapper around the model call, shown polarities too."""
+def _told_apart(entry: dict, branch: Branch, prompts: dict, controls: dict) -> dict:
+    """Copy of a conditioning entry that others can tell from the same entry of another branch.
 
-    def wrapped(apply_model, call):
-        shown = with_polarities(call["c"]["transformer_options"])
-        conditioning = {**call["c"], "transformer_options": shown}
-        return function_wrapper(apply_model, {**call, "c": conditioning, "cond_or_uncond": shown["cond_or_uncond"]})
-
-    return wrapped
-
-
-def options_of(args: Sequence, kwargs: dict) -> dict:
-    """``transformer_options`` of an APPLY_MODEL call (x, t, c_concat, c_crossattn, control, transformer_options)."""
-    return kwargs["transformer_options"] if "transformer_options" in kwargs else args[5]
-
-
-def replace_options(args: Sequence, kwargs: dict, options: dict) -> tuple[list, dict]:
-    """The call's arguments with other ``transformer_options``."""
-    if "transformer_options" in kwargs:
-        return list(args), {**kwargs, "transformer_options": options}
-    return [*args[:5], options, *args[6:]], kwargs
+    Caches that go by the uuid of a prompt find another one for the style than for the base, noted in ``prompts``. Its
+    ControlNets see polarities, one object for each (``controls``), since ComfyUI asks only those in one call that have
+    the same.
+    """
+    entry = dict(entry)
+    if branch.name != BASE and "uuid" in entry:
+        prompts[uuid_for(branch, entry["uuid"])] = entry["uuid"]
+        entry["uuid"] = uuid_for(branch, entry["uuid"])
+    control = entry.get("control")
+    if control is not None:
+        if id(control) not in controls:
+            controls[id(control)] = showing(control, show_polarities)
+        entry["control"] = controls[id(control)]
+    return entry
 
 
-def with_wrapper(options: dict, kind: str, key: str, wrapper: Callable) -> dict:
-    """Copy of model options with one more wrapper of a kind, innermost; a key can hold several."""
-    transformer_options = dict(options.get("transformer_options", {}))
-    wrappers = dict(transformer_options.get("wrappers", {}))
-    others = wrappers.get(kind, {})
-    wrappers[kind] = {**others, key: [*others.get(key, []), wrapper]}
-    transformer_options["wrappers"] = wrappers
-    return {**options, "transformer_options": transformer_options}
+def _count_pictures(executor, model, conds, x, sigma, options):
+    """CALC_COND_BATCH wrapper, the innermost: a context window asks about some pictures of the question."""
+    options = {**options, "transformer_options": {**options["transformer_options"], BATCH: x.shape[0]}}
+    return executor(model, conds, x, sigma, options)

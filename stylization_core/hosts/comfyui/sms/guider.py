@@ -21,7 +21,7 @@ from torch import Tensor
 from ....errors import StylizationError
 from ....randomness import stream
 from ....sms.schedule import SUBSTEPS, vp_sigma
-from ..model import BASE, Branch, Levels, active, by_progress, predict
+from ..model import BASE, Branch, Levels, active, by_progress, predict, refuse_step_caches
 from .relevance_map import ask_pair
 from .row_gate import RowGate
 from .second_model import KINDS, SECOND_MODEL, STYLE, SecondModel
@@ -91,6 +91,9 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
             raise StylizationError("sigmas", "they hold no step", "Connect 'Stylize SMS Sigmas' with at least 1 step")
         if sampler.idle(self.model_options):
             return latent_image
+        refuse_step_caches(self.model_options, self.model_patcher)
+        if self.style.patcher is not None:
+            refuse_step_caches(self.style.patcher.model_options, self.style.patcher, "style_model")
         result = super().sample(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
         if denoise_mask is None:
             return result

@@ -12,7 +12,7 @@ from torch import Tensor
 from ....randomness import stream
 from ....relevance import discrepancy, robust_relevance
 from ....sms.schedule import vp_sigma
-from ..model import BASE, Branch, Levels, predict
+from ..model import BASE, Branch, Levels, predict, refuse_step_caches
 
 TIMESTEPS = (101, 201, 301, 401)
 """Levels of the reference chain whose maps are averaged; SMS visits 21 to 499."""
@@ -22,7 +22,12 @@ AskPair = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
 def ask_pair(inner_model, edit: list, empty: list, x: Tensor, sigma: float, model_options: dict) -> list[Tensor]:
-    """Denoised predictions (edit, empty) of the base model for processed conditionings."""
+    """Denoised predictions (edit, empty) of the base model for processed conditionings.
+
+    Raises:
+        StylizationError: a step cache on the model, whose answers are of another noise.
+    """
+    refuse_step_caches(model_options)
     requests = [(Branch(BASE, 0), edit), (Branch(BASE, 1), empty)]
     return predict(inner_model, requests, x, x.new_full((x.shape[0],), sigma), model_options)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ....low_rank import ConvGeometry, dense, low_rank
-from ..model import CHUNKS, options_of, rows_of
+from ..model import BATCH, CHUNKS, options_of, rows_of
 from .style_branch import Delta, StyleBranch
 
 
@@ -35,9 +35,9 @@ class RowGate:
 
     def __call__(self, executor, *args, **kwargs):
         """APPLY_MODEL wrapper: run the model with the deltas on this gate's rows."""
-        chunks = options_of(args, kwargs).get(CHUNKS)
-        rows = args[0].shape[0]
-        parts = rows_of(self.name, chunks, rows) if chunks else []
+        options, rows = options_of(args, kwargs), args[0].shape[0]
+        chunks = options.get(CHUNKS)
+        parts = rows_of(self.name, chunks, rows, options.get(BATCH)) if chunks else []
         if not parts:
             return executor(*args, **kwargs)
         handles = []

@@ -19,7 +19,7 @@ from ..model import (
     Branch,
     Gradients,
     autograd,
-    differentiable,
+    differentiable_options,
     network_bytes,
     on_one_device,
     predict,
@@ -159,7 +159,7 @@ class TrainedFake:
         _refuse_hooks([request])
         twin = self._open()
         asked = [(request[0], with_untrained_controls(request[1]))]
-        options = differentiable(model_options)
+        options = differentiable_options(model_options)
 
         def loss() -> Tensor:
             (denoised,) = predict(twin, asked, noised, level, options)

@@ -28,7 +28,7 @@ from ..model import (
     Layer,
     Levels,
     autograd,
-    differentiable,
+    differentiable_options,
     network_bytes,
     twin_of,
     untrainable,
@@ -98,7 +98,7 @@ class Frozen:
 
     def denoised(self, x: Tensor, sigmas: Tensor, layers: frozenset[Layer], act: Act) -> Tensor:
         """The network's estimate of the pictures, its self-attention in ``layers`` through ``act``."""
-        options = with_self_attention(differentiable({}), layers, act)
+        options = with_self_attention(differentiable_options({}), layers, act)
         return comfy.samplers.calc_cond_batch(self._twin, [self.cond], x, sigmas, options)[0]
 
     def scaled(self, latents: Tensor) -> Tensor:

@@ -13,11 +13,14 @@ from stylization.stylization_core.hosts.comfyui.measure import budget
 from stylization.stylization_core.hosts.comfyui.model import (
     attachments,
     conditioning,
+    controls,
     differentiable,
     families,
     layers,
     noise_levels,
     predictions,
+    rows,
+    step_caches,
 )
 from stylization.stylization_core.hosts.comfyui.references import inversion, record_cache, recorder, reference
 from stylization.stylization_core.hosts.comfyui.sms import guider as sms_guider
@@ -34,7 +37,7 @@ from stylization.stylization_core.hosts.comfyui.sms import (
 from stylization.stylization_core.hosts.comfyui.sms import sampler as sms_sampler
 from stylization.stylization_core.hosts.comfyui.sms import settings as sms_settings
 
-from . import effects, endings, leaks, loras, micro, ordinary, runs, sharing, trials
+from . import effects, endings, leaks, loras, micro, ordinary, repacking, runs, sharing, trials
 
 __all__ = [
     "WrappersMP",
@@ -43,6 +46,7 @@ __all__ = [
     "attention_settings",
     "budget",
     "conditioning",
+    "controls",
     "differentiable",
     "effects",
     "endings",
@@ -59,6 +63,8 @@ __all__ = [
     "noise_levels",
     "ordinary",
     "predictions",
+    "repacking",
+    "rows",
     "reached",
     "record_cache",
     "recorder",
@@ -69,6 +75,7 @@ __all__ = [
     "score_guidance",
     "score_ruler",
     "sharing",
+    "step_caches",
     "sms_guider",
     "sms_sampler",
     "sms_settings",

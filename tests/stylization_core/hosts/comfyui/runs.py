@@ -8,7 +8,8 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 from stylization.stylization_core.hosts.comfyui.model.noise_levels import Levels
-from stylization.stylization_core.hosts.comfyui.model.predictions import CHUNKS, Branch, predict
+from stylization.stylization_core.hosts.comfyui.model.predictions import predict
+from stylization.stylization_core.hosts.comfyui.model.rows import CHUNKS, Branch
 from stylization.stylization_core.hosts.comfyui.sms.guider import FakeScore, StyleMatchingGuider
 from stylization.stylization_core.hosts.comfyui.sms.row_gate import RowGate
 from stylization.stylization_core.hosts.comfyui.sms.sampler import StyleMatchingSampler

@@ -282,7 +282,7 @@ def test_branches_in_any_order_are_the_steps_own_predictions(rig, micro, calls, 
     names = (("one", 0), ("two", 0), ("three", 1))
 
     def ask(args):
-        requests = [(rig.predictions.Branch(name, half), args[("cond", "uncond")[half]]) for name, half in names]
+        requests = [(rig.rows.Branch(name, half), args[("cond", "uncond")[half]]) for name, half in names]
         found = rig.predictions.predict(args["model"], requests, args["input"], args["sigma"], args["model_options"])
         seen.extend(zip(found, (args["cond_denoised"], args["cond_denoised"], args["uncond_denoised"]), strict=True))
         return args["denoised"]

@@ -84,11 +84,11 @@ def test_options_of_the_model_are_left_as_they_were(rig, micro, branch):
 
 def test_ordinary_calls_are_passed_on_untouched(rig):
     options = {"cond_or_uncond": [1, 0]}
-    assert rig.predictions.with_polarities(options) is options
+    assert rig.rows.with_polarities(options) is options
 
 
 def test_polarities_are_put_in_once(rig):
-    runs, branches = rig.runs, rig.predictions
+    runs, branches = rig.runs, rig.rows
     options = {"cond_or_uncond": [2, 0], branches.BRANCHES: (runs.STYLE, runs.BASE, runs.BASE_NEGATIVE)}
     shown = branches.with_polarities(options)
     assert options["cond_or_uncond"] == [2, 0]
@@ -108,13 +108,51 @@ def test_polarities_are_put_in_once(rig):
     ],
 )
 def test_rows_of_a_branch(rig, names, rows, expected):
-    chunks = [rig.predictions.Branch(name, 0) for name in names]
-    assert rig.predictions.rows_of("style", chunks, rows) == [slice(*part) for part in expected]
+    chunks = [rig.rows.Branch(name, 0) for name in names]
+    assert rig.rows.rows_of("style", chunks, rows) == [slice(*part) for part in expected]
 
 
-def test_batch_that_does_not_divide_is_refused_with_both_numbers(rig):
-    with pytest.raises(RuntimeError, match="5 rows for 2 predictions"):
-        rig.predictions.chunk_rows([rig.runs.STYLE, rig.runs.BASE], 5)
+@pytest.mark.parametrize(
+    ("rows", "batch", "expected"),
+    [
+        (2, 1, [[(0, 1)], [(1, 2)]]),
+        (4, 2, [[(0, 2)], [(2, 4)]]),
+        (4, 1, [[(0, 1), (2, 3)], [(1, 2), (3, 4)]]),
+        (12, 2, [[(0, 2), (4, 6), (8, 10)], [(2, 4), (6, 8), (10, 12)]]),
+        (4, None, [[(0, 2)], [(2, 4)]]),
+    ],
+)
+def test_tiles_come_before_chunks(rig, rows, batch, expected):
+    found = rig.rows.chunk_rows(2, rows, batch)
+    assert found == [[slice(*part) for part in parts] for parts in expected]
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "expected"),
+    [
+        (["style", "base"], 8, [(0, 2), (4, 6)]),
+        (["base", "style"], 8, [(2, 4), (6, 8)]),
+        (["style", "style"], 8, [(0, 8)]),
+        (["base", "style", "style"], 12, [(2, 6), (8, 12)]),
+    ],
+)
+def test_rows_of_a_branch_in_tiles(rig, names, rows, expected):
+    chunks = [rig.rows.Branch(name, 0) for name in names]
+    assert rig.rows.rows_of("style", chunks, rows, 2) == [slice(*part) for part in expected]
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "message"),
+    [
+        (5, None, "5 rows for 2 predictions"),
+        (1, None, "1 rows for 2 predictions"),
+        (6, 2, "6 rows for 2 predictions of 2 pictures"),
+        (2, 2, "2 rows for 2 predictions of 2 pictures"),
+    ],
+)
+def test_rows_that_are_no_whole_tiles_are_refused_with_the_numbers(rig, rows, batch, message):
+    with pytest.raises(rig.rows.StylizationError, match=message):
+        rig.rows.chunk_rows(2, rows, batch)
 
 
 @pytest.mark.parametrize("by_name", [True, False])
@@ -125,8 +163,8 @@ def test_options_are_found_and_replaced_wherever_they_stand(rig, by_name):
         kwargs["transformer_options"] = {"old": True}
     else:
         args.append({"old": True})
-    assert rig.predictions.options_of(args, kwargs) == {"old": True}
-    new_args, new_kwargs = rig.predictions.replace_options(args, kwargs, {"new": True})
-    assert rig.predictions.options_of(new_args, new_kwargs) == {"new": True}
-    assert rig.predictions.options_of(args, kwargs) == {"old": True}
+    assert rig.rows.options_of(args, kwargs) == {"old": True}
+    new_args, new_kwargs = rig.rows.replace_options(args, kwargs, {"new": True})
+    assert rig.rows.options_of(new_args, new_kwargs) == {"new": True}
+    assert rig.rows.options_of(args, kwargs) == {"old": True}
     assert new_kwargs["y"] == 1

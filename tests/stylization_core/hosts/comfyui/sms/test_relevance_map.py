@@ -32,7 +32,7 @@ def noting(rig, model) -> tuple:
     clone, calls = model.clone(), []
 
     def note(executor, x, t, *args, **kwargs):
-        chunks = args[3].get(rig.predictions.CHUNKS, ())
+        chunks = args[3].get(rig.rows.CHUNKS, ())
         calls.append((t[0].item(), x.clone(), tuple(branch.name for branch in chunks)))
         return executor(x, t, *args, **kwargs)
 

@@ -39,7 +39,7 @@ class Family:
 
     def gated(self, layout: list[int], rows: list[int]) -> torch.Tensor:
         requests = (self.rig.runs.STYLE, self.rig.runs.BASE, self.rig.runs.BASE_NEGATIVE)
-        branches = self.rig.predictions
+        branches = self.rig.rows
         options = branches.with_polarities({"cond_or_uncond": layout, branches.BRANCHES: requests})
         gate = self.rig.row_gate.RowGate(self.branch)
         wrappers = {self.rig.WrappersMP.APPLY_MODEL: {"gate": [gate]}}

@@ -175,9 +175,7 @@ def contexts(rig, model) -> tuple:
     recorded, found = model.clone(), {}
 
     def note(executor, x, t, c_concat, c_crossattn, control, options, **kwargs):
-        for branch, tokens in zip(
-            options[rig.predictions.CHUNKS], c_crossattn.chunk(len(c_crossattn) // 2), strict=True
-        ):
+        for branch, tokens in zip(options[rig.rows.CHUNKS], c_crossattn.chunk(len(c_crossattn) // 2), strict=True):
             found.setdefault((branch.name, branch.polarity), []).append(tokens[:1].clone())
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 

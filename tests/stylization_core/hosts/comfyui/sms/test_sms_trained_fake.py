@@ -42,7 +42,7 @@ def test_trained_fake_leaves_levels_and_noise_alone(rig, styled):
         recorded = styled.clone()
 
         def note(executor, x, t, *args, inputs=inputs, **kwargs):
-            if "style" in [branch.name for branch in args[3][rig.predictions.CHUNKS]]:
+            if "style" in [branch.name for branch in args[3][rig.rows.CHUNKS]]:
                 inputs.append((t[0].item(), x[:2].clone()))
             return executor(x, t, *args, **kwargs)
 
