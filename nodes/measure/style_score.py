@@ -106,11 +106,11 @@ def _timesteps(text: str) -> list[int]:
     Raises:
         StylizationError: names what is none.
     """
-    found = set()
-    for part in filter(None, (one.strip() for one in text.replace(";", ",").split(","))):
+    timesteps = set()
+    for part in filter(None, (piece.strip() for piece in text.replace(";", ",").split(","))):
         if not part.isdecimal() or not 1 <= int(part) <= 999:
             raise StylizationError("levels", f"'{part}' is no timestep", SUCH)
-        found.add(int(part))
-    if not found:
+        timesteps.add(int(part))
+    if not timesteps:
         raise StylizationError("levels", "there is none", SUCH)
-    return sorted(found, reverse=True)
+    return sorted(timesteps, reverse=True)

@@ -88,15 +88,15 @@ def operators(guider, sampler) -> list[str]:
         StylizationError: as :func:`dialled`.
     """
     _refuse_unknown(guider)
-    found = []
+    names = []
     for _, kept in _parts(guider):
         if _is_guider(kept):
-            found += operators(kept, sampler)
+            names += operators(kept, sampler)
         else:
-            found += [name for key in DIALLED for name in _nodes(key, kept.get_attachment(key))]
+            names += [name for key in DIALLED for name in _nodes(key, kept.get_attachment(key))]
     if isinstance(guider, StyleMatchingGuider) and isinstance(sampler, ScoreSampler):
-        found.append("Stylize SMS Sampler")
-    return sorted(set(found))
+        names.append("Stylize SMS Sampler")
+    return sorted(set(names))
 
 
 def _nodes(key: str, attached: object) -> list[str]:
