@@ -92,8 +92,8 @@ class Cells:
         """
         for (number, method), record in self.records().items():
             if only is None or (number, method) in only:
-                found = measured(number, method, self.pictures_of(number, method))
-                self._write(self.path_of(number, method), record | found)
+                values = measured(number, method, self.pictures_of(number, method))
+                self._write(self.path_of(number, method), record | values)
 
     def records(self) -> dict[tuple[int, str], Record]:
         """What is kept, by (case, method)."""

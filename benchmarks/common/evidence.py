@@ -92,9 +92,9 @@ class Evidence:
 
     def summary(self) -> dict:
         """What is kept, in sums."""
-        return self.page.summary({name: one.cells.records() for name, one in self.comparisons.items()})
+        return self.page.summary({name: comparison.cells.records() for name, comparison in self.comparisons.items()})
 
     def write(self) -> str:
         """Write the page, its record and its pictures into docs/; returns the text."""
-        cells = {name: one.cells for name, one in self.comparisons.items()}
+        cells = {name: comparison.cells for name, comparison in self.comparisons.items()}
         return write(self.page, self.summary(), cells, ROOT / "docs")

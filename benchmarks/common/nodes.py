@@ -21,7 +21,11 @@ def outputs(node_id: str, *given, **settings) -> tuple:
     """All outputs of a node; what is given by place follows the order of its inputs."""
     node = BY_ID[node_id]
     inputs = node.define_schema().inputs
-    defaults = {one.id: one.default for one in inputs if getattr(one, "default", None) is not None}
-    named = dict(zip((one.id for one in inputs), given, strict=False))
+    defaults = {
+        given_input.id: given_input.default
+        for given_input in inputs
+        if getattr(given_input, "default", None) is not None
+    }
+    named = dict(zip((given_input.id for given_input in inputs), given, strict=False))
     with torch.inference_mode():
         return node.execute(**{**defaults, **named, **settings}).result

@@ -48,12 +48,14 @@ def joined(*parts: str) -> str:
 
 def means(kept: Kept, methods: Iterable[str], rulers: Sequence[str]) -> dict[str, Record]:
     """By method, over its cases; the number of those as ``cases``."""
-    found = {}
+    by_method = {}
     for method in methods:
         rows = [row for (_, name), row in kept.items() if name == method]
         if rows:
-            found[method] = {key: float(np.mean([row[key] for row in rows])) for key in rulers} | {"cases": len(rows)}
-    return found
+            by_method[method] = {key: float(np.mean([row[key] for row in rows])) for key in rulers} | {
+                "cases": len(rows)
+            }
+    return by_method
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ Point = tuple[float, float]
 """(content, style)."""
 
 
-def reached(curve: Sequence[Point], content: float) -> float:
+def style_within(curve: Sequence[Point], content: float) -> float:
     """The most style on a line through points in the order of a dial, where at least that much content is kept.
 
     Never below 0: the photograph itself is always at hand.
@@ -23,22 +23,22 @@ def reached(curve: Sequence[Point], content: float) -> float:
     return max(0.0, *best) if best else 0.0
 
 
-def kept(curve: Sequence[Point], style: float) -> float | None:
+def content_at(curve: Sequence[Point], style: float) -> float | None:
     """The most content on such a line where at least that much style is reached; None where it never is."""
-    best = [content for content, found in curve if found >= style]
-    best += _crossings([(found, content) for content, found in curve], style)
+    best = [content for content, style_there in curve if style_there >= style]
+    best += _crossings([(style_there, content) for content, style_there in curve], style)
     return max(best) if best else None
 
 
 def _crossings(curve: Sequence[Point], level: float) -> list[float]:
     """Second coordinates where the first one crosses a level."""
-    found = []
+    seconds = []
     for (x, y), (next_x, next_y) in zip(curve, curve[1:], strict=False):
         if (x - level) * (next_x - level) < 0:
-            found.append(y + (next_y - y) * (level - x) / (next_x - x))
-    return found
+            seconds.append(y + (next_y - y) * (level - x) / (next_x - x))
+    return seconds
 
 
 def area(curve: Sequence[Point]) -> float:
     """Mean over :data:`BUDGETS` of the style reached: the area under the best that a dial gives."""
-    return float(np.mean([reached(curve, content) for content in BUDGETS]))
+    return float(np.mean([style_within(curve, content) for content in BUDGETS]))

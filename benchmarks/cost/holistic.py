@@ -62,7 +62,7 @@ def forms(bench: RealSize, family: str) -> dict[str, object]:
         both = through("StylizeRegion", 1 - left, reference=reference(), previous=first)
         return through("StylizeClassAdaptiveAttention", bench.model, both, mode=mode)
 
-    found = (
+    models = (
         bench.model,
         injector("moments", "style block"),
         injector("moments", "all"),
@@ -71,18 +71,18 @@ def forms(bench: RealSize, family: str) -> dict[str, object]:
         regions("attention"),
         through("StylizeSharedAttention", bench.model, reference()),
     )
-    return dict(zip(FORMS, found, strict=True))
+    return dict(zip(FORMS, models, strict=True))
 
 
 def timed(action: Callable[[], object]) -> float:
     """Median seconds of an action."""
     action()
-    found = []
+    seconds = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
         action()
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
 def attend(q, k, v):
@@ -124,14 +124,14 @@ def layer_times(side: int) -> dict[str, float]:
 
 def growth() -> str:
     """Milliseconds by side, and the slope of their logarithm in the number of pixels."""
-    found = {side: layer_times(side) for side in SIDES}
-    names = list(found[SIDES[0]])
+    times = {side: layer_times(side) for side in SIDES}
+    names = list(times[SIDES[0]])
     lines = ["| operator | " + " | ".join(f"{side}²" for side in SIDES) + " | slope in pixels |"]
     lines.append("|---|" + "---|" * (len(SIDES) + 1))
     span = math.log((SIDES[-1] / SIDES[0]) ** 2)
     for name in names:
-        slope = math.log(found[SIDES[-1]][name] / found[SIDES[0]][name]) / span
-        cells = " | ".join(f"{found[side][name] * 1e3:.1f}" for side in SIDES)
+        slope = math.log(times[SIDES[-1]][name] / times[SIDES[0]][name]) / span
+        cells = " | ".join(f"{times[side][name] * 1e3:.1f}" for side in SIDES)
         lines.append(f"| {name}, ms | {cells} | {slope:.2f} |")
     return "\n".join(lines)
 

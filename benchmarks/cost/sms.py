@@ -68,7 +68,7 @@ def main() -> None:
         return
     rounds = [{mode: alone("sms", "--mode", mode) for mode in MODES} for _ in range(ROUNDS)]
     middle = {
-        mode: {key: statistics.median(one[mode][key] for one in rounds) for key in ("seconds", "rows", "peak")}
+        mode: {key: statistics.median(by_mode[mode][key] for by_mode in rounds) for key in ("seconds", "rows", "peak")}
         for mode in MODES
     }
     lines = ["| mode | model rows a step | seconds a step | time beside KSampler | peak memory, MiB above KSampler |"]

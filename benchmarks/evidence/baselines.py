@@ -22,8 +22,8 @@ def color_transfer(photo: Image.Image, style: Image.Image, strength: float) -> I
 
     Pitie and Kokaram 2007, "The linear Monge-Kantorovitch linear colour mapping", equation 4.
     """
-    before, wanted = (rgb2lab(scores.as_batch(one)[0]).reshape(-1, 3) for one in (photo, style))
-    covariances = [np.cov(one.T) + SAFE * np.eye(3) for one in (before, wanted)]
+    before, wanted = (rgb2lab(scores.as_batch(values)[0]).reshape(-1, 3) for values in (photo, style))
+    covariances = [np.cov(values.T) + SAFE * np.eye(3) for values in (before, wanted)]
     root = sqrtm(covariances[0]).real
     back = np.linalg.inv(root)
     transport = back @ sqrtm(root @ covariances[1] @ root).real @ back

@@ -155,8 +155,8 @@ class Strengths(Comparison):
             style = self.pocket.styles[number % len(self.pocket.styles)]
             shown, words = tuple(exemplars(style)), words_of(name, things=False)
             return Budgeted(**given, words=words, photo=photograph(name, size), style=style, styles=shown)
-        found = paintings()
-        painting = scores.opened(found[sorted(found)[number % len(found)]], size)
+        files = paintings()
+        painting = scores.opened(files[sorted(files)[number % len(files)]], size)
         words, photo = words_of(name, things=True), photograph(name, size)
         return Budgeted(**given, words=words, photo=photo, shown=painting, styles=(painting,))
 
@@ -200,9 +200,9 @@ class Strengths(Comparison):
         """The last picture against the photograph and its style, from the picture alone."""
         limits = parse_limits(LIMITS[method.removesuffix(f" {COMMON}")])
         target = StyleTarget.of(scores.as_batch(*case.styles))
-        found = read(limits, pixels_of(case.photo), scores.as_batch(pictures[-1]), None, target)
-        holds = all(limit.holds(value) for limit, value in zip(limits, found.values, strict=True))
-        return {"holds": float(holds), "style": found.style, "first": found.values[0]}
+        reading = read(limits, pixels_of(case.photo), scores.as_batch(pictures[-1]), None, target)
+        holds = all(limit.holds(value) for limit, value in zip(limits, reading.values, strict=True))
+        return {"holds": float(holds), "style": reading.style, "first": reading.values[0]}
 
 
 EVIDENCE = Evidence(

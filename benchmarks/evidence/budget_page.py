@@ -91,10 +91,10 @@ def _mean(rows: list[dict], key: str) -> float:
 
 def tables(rows: Mapping[str, Mapping]) -> list[str]:
     """What was found, and what it is worth, as Markdown."""
-    found, worth = [], []
+    settings, worth = [], []
     for name, row in rows.items():
         (low, high), (least, most) = row["range"], row["interval"]
-        found.append(
+        settings.append(
             [
                 *(name, row["limits"], f"{row['found']} of {CASES}", f"{row['kept']:.0%}"),
                 *(f"{row['strength']:.2f} ({low:.2f} to {high:.2f})", f"{row['monotone']:.0%}", f"{row['runs']:.1f}"),
@@ -111,7 +111,7 @@ def tables(rows: Mapping[str, Mapping]) -> list[str]:
         ("form", "limits", "found", "kept", "strength", "monotone", "runs"),
         ("form", "style, budget", "at strength 1 (kept)", "one for all (strength)", "budget - one for all", "95 %"),
     )
-    return [grid(head, rows) for head, rows in zip(heads, (found, worth), strict=True)]
+    return [grid(head, rows) for head, rows in zip(heads, (settings, worth), strict=True)]
 
 
 def text(record: Mapping) -> str:

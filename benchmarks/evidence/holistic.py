@@ -100,8 +100,8 @@ class Painted(Comparison):
     """Photographs with paintings by methods; each photograph meets two paintings."""
 
     def case(self, number: int) -> Case:
-        found, name = paintings(), sorted(THINGS)[number // 2]
-        painting = found[sorted(found)[(5 * number + 3 * (number // 8)) % len(found)]]
+        files, name = paintings(), sorted(THINGS)[number // 2]
+        painting = files[sorted(files)[(5 * number + 3 * (number // 8)) % len(files)]]
         return Case(
             host=host_of(DRAWINGS),
             number=number,

@@ -65,12 +65,12 @@ def at_equal_content(kept: Kept) -> list[dict]:
         numbers = [number for number, name in kept if name == method and all((number, free) in kept for free in FREE)]
         for content in ("structure", "edges"):
             for ruler in ("color", "texture") if len(numbers) > 1 else ():
-                found = []
+                differences = []
                 for number in numbers:
                     free = sorted((kept[number, name][content], kept[number, name][ruler]) for name in FREE)
                     place, value = kept[number, method][content], kept[number, method][ruler]
-                    found.append(value - np.interp(place, *zip(*free, strict=True)))
-                rows.append({"strength": strength, "content": content, "ruler": ruler, **spread(found)})
+                    differences.append(value - np.interp(place, *zip(*free, strict=True)))
+                rows.append({"strength": strength, "content": content, "ruler": ruler, **spread(differences)})
     return rows
 
 

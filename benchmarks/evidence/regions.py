@@ -126,7 +126,7 @@ def masked_injection(case: Scene) -> Image.Image:
 
 def composited(case: Scene) -> Image.Image:
     """The attention form put into the picture without regions."""
-    pictures = [torch.from_numpy(scores.as_batch(one)).float() for one in (case.plain, adapted()(case))]
+    pictures = [torch.from_numpy(scores.as_batch(picture)).float() for picture in (case.plain, adapted()(case))]
     result = through("StylizeRegionComposite", *pictures, case.regions)
     return Image.fromarray((result[0].numpy() * 255).round().astype(np.uint8))
 
@@ -169,15 +169,15 @@ class Scenes(Comparison):
     """Scenes with two regions by methods."""
 
     def case(self, number: int) -> Scene:
-        found, thing = paintings(), list(THINGS)[number % len(THINGS)]
-        chosen = np.random.default_rng((15, number)).choice(sorted(found), 2, replace=False)
+        files, thing = paintings(), list(THINGS)[number % len(THINGS)]
+        chosen = np.random.default_rng((15, number)).choice(sorted(files), 2, replace=False)
         return Scene(
             host=host_of(DRAWINGS),
             number=number,
             words=f"a {thing}",
             shown_words="painting",
             guide=drawn(thing, (16, number)).resize((WIDTH, HEIGHT), Image.LANCZOS),
-            paintings=tuple(scores.opened(found[name], (PART * 2, HEIGHT * 2)) for name in chosen),
+            paintings=tuple(scores.opened(files[name], (PART * 2, HEIGHT * 2)) for name in chosen),
         )
 
     def strip(self, case: Scene, made: list[Image.Image]) -> list[Image.Image]:

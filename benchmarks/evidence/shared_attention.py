@@ -172,14 +172,14 @@ class Sets(Comparison):
         return self._words
 
     def case(self, number: int) -> Set:
-        found = paintings()
+        files = paintings()
         chosen = np.random.default_rng((5, number)).choice(list(THINGS), ROWS, replace=False)
         things = tuple(str(thing) for thing in chosen)
         return Set(
             host=host_of(DRAWINGS),
             number=number,
             words="",
-            shown=scores.opened(found[sorted(found)[number % len(found)]], (SIZE, SIZE)),
+            shown=scores.opened(files[sorted(files)[number % len(files)]], (SIZE, SIZE)),
             shown_words="painting",
             things=things,
             guides=tuple(drawn(thing, (6, number, row)) for row, thing in enumerate(things)),
@@ -207,14 +207,14 @@ class Sets(Comparison):
 
 def inversion_errors() -> dict[str, dict[str, dict[str, float]]]:
     """Error of the way back from an inversion, by refinements, then by steps: means over the paintings."""
-    host, found = host_of(DRAWINGS), {}
+    host, errors = host_of(DRAWINGS), {}
     for refinements in (0, 1, 3):
-        by_steps = found[f"{refinements}"] = {}
+        by_steps = errors[f"{refinements}"] = {}
         for steps in (5, 10, 20, 50):
             rows = [inversion_error(host, path, steps, refinements) for path in paintings().values()]
             by_steps[f"{steps}"] = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
             say(f"inversion {refinements} {steps} {by_steps[f'{steps}']}")
-    return found
+    return errors
 
 
 def inversion_error(host: Host, path: Path, steps: int, refinements: int) -> dict[str, float]:

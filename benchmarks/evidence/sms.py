@@ -120,7 +120,7 @@ class Forms(Comparison):
         """Content against the photograph, style against the photograph through the VAE, or of a copy itself."""
         shown = scores.as_batch(*exemplars(case.style))
         before, plain, after = (scores.as_batch(*some) for some in ([case.photo], [case.plain], pictures))
-        found = {
+        values = {
             "structure": content.structure_similarity(before, after),
             "edges": content.edge_agreement(before, after),
             "low band": content.low_band_distance(before, after),
@@ -130,8 +130,8 @@ class Forms(Comparison):
             progress = style.style_copy_progress(before, shown)
         else:
             progress = style.style_progress(plain, after, shown)
-        found |= {"color": progress.color, "texture": progress.texture, "style": progress.combined}
-        return {name: float(value.mean()) for name, value in found.items()}
+        values |= {"color": progress.color, "texture": progress.texture, "style": progress.combined}
+        return {name: float(value.mean()) for name, value in values.items()}
 
 
 FORMS = Forms("sms", METHODS, page.CASES)

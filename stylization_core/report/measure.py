@@ -22,8 +22,18 @@ SET = 24
 _CHUNK = 8
 """Pictures that a style ruler is given at once."""
 
-_INPUTS = {"photo": "content", "exemplars": "style", "token weights": "mask", "photo and result": "content and result"}
-"""What the report's user calls that which the rulers name otherwise."""
+_INPUTS = {
+    "photo": "content",
+    "exemplars": "style",
+    "photo and result": "content and result",
+    "token weights": "mask",
+    "photo tokens": "content",
+    "result tokens": "result",
+    "exemplar tokens": "style",
+    "photo and result tokens": "content and result",
+    "result and exemplar tokens": "result and style",
+}
+"""Inputs of the report, by what the rulers call them."""
 
 _PROGRESS = {"color": "style progress, colour", "texture": "style progress, texture", "combined": "style progress"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 from collections.abc import Iterator
@@ -59,6 +60,29 @@ def test_no_sentence_of_a_page_contradicts_its_figures(page, report, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_phrase_that_is_checked_stands_in_its_sentence(page, name):
     assert [phrase for claim, phrase, _ in claims(page(name)) if phrase not in claim.text] == []
+
+
+def test_pages_need_no_model_and_what_is_common_no_evidence():
+    """A page may import what is common and needs no ComfyUI, and what lies beside it of the same kind."""
+    folder = DOCS.parent / "benchmarks"
+    pure = {"cells", "intervals", "report", "trade_off", "training_sizes"}
+
+    def imported(path: Path) -> set[tuple[int, str]]:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        return {(node.level, node.module or "") for node in nodes if isinstance(node, ast.ImportFrom) and node.level}
+
+    kinds = ("*_page.py", "*_reading.py", "*_compared.py")
+    pages = [path for kind in kinds for path in (folder / "evidence").glob(kind)]
+    assert len(pages) == len(NAMES) + 2
+    for path in pages:
+        for level, module in imported(path):
+            beside = level == 1 and module.endswith(("_reading", "_compared"))
+            common = level == 2 and module.split(".")[0] == "common" and module.split(".")[1] in pure
+            assert beside or common or module == "load", f"{path.name} imports {module}"
+    for path in (folder / "common").glob("*.py"):
+        for level, module in imported(path):
+            assert level == 1, f"common/{path.name} imports {module}"
+            assert path.stem not in pure or module in pure, f"common/{path.name} imports {module}, which needs ComfyUI"
 
 
 # -- that the checks can fail ------------------------------------------------------------------------------------------
