@@ -30,7 +30,7 @@ def change_map(photo: np.ndarray, result: np.ndarray) -> np.ndarray:
 
     sigma = max(1.5, min(photo.shape[:2]) / PART)
     settings = {"gaussian_weights": True, "sigma": sigma, "use_sample_covariance": False, "data_range": 1.0}
-    light = (luminance(one.astype(np.float64)) for one in (photo, result))
+    light = (luminance(picture.astype(np.float64)) for picture in (photo, result))
     _, local = structural_similarity(*light, K1=1e4, full=True, **settings)
     return np.clip(1 - local, 0, 1)
 
@@ -91,12 +91,12 @@ def _scale(width: int, title: str, theme: str) -> np.ndarray:
     left, right = round(x + wide[0] + height + wide[1]), round(width - height // 3 - wide[2] - height // 3)
     draw.text((left - height // 3, middle), ends[0], INK[theme], font=font, anchor="rm")
     draw.text((width - height // 3, middle), ends[1], INK[theme], font=font, anchor="rm")
-    found = np.asarray(strip, np.float64) / 255
+    canvas = np.asarray(strip, np.float64) / 255
     if right - left >= height:
         rows = slice(height // 4, height - height // 4)
         shares = np.linspace(0, 1, right - left)
-        found[rows, left:right] = colormaps[HEAT](shares)[None, :, :3]
-    return found
+        canvas[rows, left:right] = colormaps[HEAT](shares)[None, :, :3]
+    return canvas
 
 
 def before_after(given: Material, theme: str) -> np.ndarray:
@@ -106,7 +106,7 @@ def before_after(given: Material, theme: str) -> np.ndarray:
 
 def _beside(given: Material, number: int, photo: int, theme: str) -> np.ndarray:
     factor = _factor(given.result[number])
-    both = [_enlarged(one, factor) for one in (given.content[photo], given.result[number])]
+    both = [_enlarged(picture, factor) for picture in (given.content[photo], given.result[number])]
     gap = np.broadcast_to(_color(PAPER[theme]), (both[0].shape[0], _GAP, 3))
     row = np.concatenate([both[0], gap, both[1]], axis=1)
     strip, draw, font, height = _strip(row.shape[1], theme)
