@@ -56,7 +56,7 @@ class StyleMatchingSampler(ScoreSampler):
         drawn: draw levels below SIGMAS, as published; else take SIGMAS themselves as levels.
         spectrum: hold on the low band, or None.
         refinement: relevance map, or None. Without a mask its prompts come from the guider.
-        start, reached: continue a stopped run from this step and latent (as a VAE gives it).
+        start, resume: continue a stopped run from this step and latent (as a VAE gives it).
     """
 
     strength: float = 1.0
@@ -67,7 +67,7 @@ class StyleMatchingSampler(ScoreSampler):
     spectrum: SpectrumHold | None = None
     refinement: Refinement | None = None
     start: int = 0
-    reached: Tensor | None = None
+    resume: Tensor | None = None
 
     def idle(self, model_options: dict) -> bool:
         """Strength 0, here or on the dial."""
@@ -120,7 +120,7 @@ class _Run:
                 spread=None if self.settings.shared else channel_spread(self.source),
                 shared=self.settings.shared,
                 start=self.settings.start,
-                reached=self._reached(),
+                resume=self._resumed(),
                 on_step=self._on_step,
                 looks=LOOKS,
             )
@@ -170,19 +170,19 @@ class _Run:
         with naming(PROTECT_REGION):
             return Protection(latent_mask(region.mask, self.source), region.band, region.strength)
 
-    def _reached(self) -> Tensor | None:
-        reached, start, steps = self.settings.reached, self.settings.start, len(self.schedule)
-        if reached is None:
+    def _resumed(self) -> Tensor | None:
+        latent, start, steps = self.settings.resume, self.settings.start, len(self.schedule)
+        if latent is None:
             return None
-        if reached.shape != self.source.shape:
+        if latent.shape != self.source.shape:
             raise StylizationError(
                 "resume_latent",
-                f"it is {tuple(reached.shape)}, the run's latent is {tuple(self.source.shape)}",
+                f"it is {tuple(latent.shape)}, the run's latent is {tuple(self.source.shape)}",
                 "Connect the latent that the interrupted run of this picture saved",
             )
         if start >= steps:
             raise StylizationError("resume_step", f"it is {start} of {steps} steps", "Nothing is left to do")
-        return self.guider.inner_model.process_latent_in(reached.to(self.source.device))
+        return self.guider.inner_model.process_latent_in(latent.to(self.source.device))
 
     def _relevance(self, refinement: Refinement | None):
         if refinement is None:
