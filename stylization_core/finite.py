@@ -1,4 +1,8 @@
-"""Not finite in, or made on the way, is an error; this is where that is said."""
+"""The rule on numbers that are none: not finite in, or made on the way, is an error, and never a picture.
+
+Whoever hands on a tensor that a network, a file or a user made asks here. The message names the step and the input;
+the caller, who knows the likely cause, gives it as the remedy.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,34 @@ from torch import Tensor
 
 from .errors import StylizationError
 
-REMEDY = "Look at the node that made it"
 
+def check_finite(tensor: Tensor, subject: str, remedy: str = "Look at the node that made it") -> Tensor:
+    """``tensor`` itself, where all its values are finite.
 
-def check_finite(tensor: Tensor, subject: str, remedy: str = REMEDY) -> Tensor:
-    """The tensor, if all of it is finite.
+    On a GPU this waits for the device: ask once per step, not once per layer.
 
     Args:
-        subject: the input, or the step that made it.
+        subject: the input, and the step where it is not the first: ``"content, encoded by vae"``.
+        remedy: what to do about the likely cause, as an imperative.
 
     Raises:
-        StylizationError: names how many values are not.
+        StylizationError: some are NaN or infinite; says how many.
     """
-    broken = tensor.numel() - int(torch.isfinite(tensor).sum())
+    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
+        return tensor
+    broken = int((~torch.isfinite(tensor.detach())).sum())
     if broken:
         raise StylizationError(subject, f"{broken} of its {tensor.numel()} values are NaN or infinite", remedy)
     return tensor
 
 
-def check_finite_number(value: float, subject: str) -> float:
-    """The number, if it is finite.
+def check_finite_number(value: float, subject: str, remedy: str = "Give a number") -> float:
+    """``value`` itself, where it is a finite number.
 
     Raises:
-        StylizationError: shows it.
+        StylizationError: it is NaN, infinite, or no number.
     """
-    if not math.isfinite(value):
-        raise StylizationError(subject, f"it is {value}", "Give a finite number")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or (isinstance(value, float) and not math.isfinite(value)):
+        raise StylizationError(subject, f"it is {value!r}" if number else "it is no number", remedy)
     return value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..charts import INK, PAPER
+from ..charts import INK, PAPER, prepared
 from ..rulers.images import luminance
 from .material import Material
 
@@ -48,7 +48,7 @@ def overlay(given: Material, theme: str, tick: Callable[[], None] = lambda: None
 
 
 def _heated(given: Material, number: int, case: tuple[int, int], theme: str) -> np.ndarray:
-    from matplotlib import colormaps
+    colormaps = prepared().colormaps
 
     heat = change_map(given.content[case[0]], given.result[number])
     colors = colormaps[HEAT](heat)[..., :3]
@@ -81,7 +81,7 @@ def _outline(mask: np.ndarray) -> np.ndarray:
 
 def _scale(width: int, title: str, theme: str) -> np.ndarray:
     """A strip with the colours of the heat and what they mean."""
-    from matplotlib import colormaps
+    colormaps = prepared().colormaps
 
     strip, draw, font, height = _strip(width, theme)
     ends = ("none", "all")
@@ -117,17 +117,14 @@ def _beside(given: Material, number: int, photo: int, theme: str) -> np.ndarray:
 
 
 def _color(name: str) -> np.ndarray:
-    from matplotlib.colors import to_rgb
-
-    return np.array(to_rgb(name))
+    return np.array(prepared().colors.to_rgb(name))
 
 
 def _strip(width: int, theme: str):
     """A strip to write on that wide, its pen, a font, and its height, which grows with it: nodes show all one size."""
-    from matplotlib import get_data_path
     from PIL import Image, ImageDraw, ImageFont
 
     height = int(np.clip(_LINE * width, 22, 84))
     strip = Image.new("RGB", (width, height), PAPER[theme])
-    path = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    path = Path(prepared().get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return strip, ImageDraw.Draw(strip), ImageFont.truetype(str(path), round(height * 0.55)), height
