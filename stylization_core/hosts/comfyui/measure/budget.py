@@ -28,13 +28,13 @@ from ..attention import (
     SHARED_ATTENTION_BATCH,
     SHARED_BATCH,
 )
-from ..guidance import GUIDANCE, SCORE_GUIDANCE
+from ..guidance import GUIDANCE
 from ..model import DIAL, at_dial
 from ..sms import ScoreSampler, StyleMatchingGuider
 
 KEY = "stylization.budget"
 DIALLED = {
-    GUIDANCE: SCORE_GUIDANCE,
+    GUIDANCE: "Stylize SMS Guidance",
     SHARED: SHARED_ATTENTION,
     SHARED_BATCH: SHARED_ATTENTION_BATCH,
     HOLISTIC: HOLISTIC_INJECTOR,
