@@ -1,6 +1,6 @@
 """Style cards: what a reference's features are like at several noise levels, as a small file without pixels.
 
-A card holds, per half of the guidance and layer, the statistics of :mod:`holistic` at rising levels. It loads into any
+A card holds, per polarity and layer, the statistics of :mod:`holistic` at rising levels. It loads into any
 model of the family it was made with, whatever the picture's size.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -33,8 +33,8 @@ class StyleCard:
     Attributes:
         family: of the model, for instance ``SDXL``.
         levels: rising noise levels (sigma) of the record.
-        layers: by half ("positive", "negative") and layer name, :class:`Statistics` with a row per level: (S, 1, C),
-            and (S, P, C) for quantiles.
+        layers: by polarity ("positive", "negative") and layer name, :class:`Statistics` with a row per level:
+            (S, 1, C), and (S, P, C) for quantiles.
         summary: what it was made of, for people.
     """
 
@@ -43,12 +43,20 @@ class StyleCard:
     layers: Mapping[tuple[str, str], Statistics]
     summary: dict = field(default_factory=dict)
 
-    def at(self, level: float, half: str, layer: str) -> Statistics:
+    def to(self, device: torch.device) -> StyleCard:
+        """The same card with its statistics on a device."""
+        moved = {
+            key: Statistics(*(part if part is None else part.to(device) for part in record))
+            for key, record in self.layers.items()
+        }
+        return replace(self, layers=moved)
+
+    def at(self, level: float, polarity: str, layer: str) -> Statistics:
         """Statistics at any level, (1, ., C): linear in its logarithm between the recorded ones, constant beyond.
 
         Spreads are interpolated as logarithms.
         """
-        record = self.layers[half, layer]
+        record = self.layers[polarity, layer]
         logs = [math.log(max(one, 1e-12)) for one in self.levels]
         place = math.log(max(level, 1e-12))
         after = next((k for k, one in enumerate(logs) if one >= place), len(logs) - 1)
@@ -107,9 +115,9 @@ def mixed(cards: Sequence[StyleCard], weights: Sequence[float]) -> StyleCard:
         raise StylizationError("card", "it shares no layer with the other", "Make both with the same layers")
     shares = [weight / total for weight in weights]
     layers = {}
-    for half, layer in sorted(common):
-        rows = [_blended([one.at(level, half, layer) for one in cards], shares) for level in first.levels]
-        layers[half, layer] = Statistics(
+    for polarity, layer in sorted(common):
+        rows = [_blended([one.at(level, polarity, layer) for one in cards], shares) for level in first.levels]
+        layers[polarity, layer] = Statistics(
             *(None if part[0] is None else torch.cat(part) for part in zip(*rows, strict=True))
         )
     summary = {"mixed": [{"share": share, **one.summary} for share, one in zip(shares, cards, strict=True)]}
@@ -119,10 +127,10 @@ def mixed(cards: Sequence[StyleCard], weights: Sequence[float]) -> StyleCard:
 def save(card: StyleCard, path: Path) -> None:
     """Write a card as safetensors, in half precision."""
     tensors: dict[str, Tensor] = {"levels": torch.tensor(card.levels)}
-    for (half, layer), record in card.layers.items():
+    for (polarity, layer), record in card.layers.items():
         for name, part in zip(PARTS, record, strict=True):
             if part is not None:
-                tensors[f"{half}/{layer}/{name}"] = part.to("cpu", torch.float16).contiguous()
+                tensors[f"{polarity}/{layer}/{name}"] = part.to("cpu", torch.float16).contiguous()
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -154,8 +162,8 @@ def load(path: Path) -> StyleCard:
     found: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key != "levels":
-            half, layer, name = key.split("/")
-            found.setdefault((half, layer), {})[name] = tensor.float()
+            polarity, layer, name = key.split("/")
+            found.setdefault((polarity, layer), {})[name] = tensor.float()
     if "levels" not in tensors or not found or any(set(PARTS[:4]) - set(parts) for parts in found.values()):
         raise StylizationError(subject, "parts of it are missing", "Save the card again")
     if not all(part.isfinite().all() for parts in found.values() for part in parts.values()):

@@ -31,7 +31,7 @@ class SharedAttention:
         score_scale: factor on the reference's keys.
         adain_query, adain_key: strength of AdaIN, in [0, 1].
         swap: the reference's keys and values in the place of the picture's own.
-        full: all pictures of a half share with all (ablation of section 4.3), without weights and AdaIN.
+        full: all pictures of a polarity share with all (ablation of section 4.3), without weights and AdaIN.
         layers: names of modules of the UNet, such as ``up_blocks.1``; self-attention below any of them shares. The
             empty name stands for the whole UNet.
 

@@ -19,13 +19,9 @@ from torch import Tensor
 
 from ....errors import StylizationError
 from ..attention import (
-    CLASS_ADAPTIVE,
     HOLISTIC,
-    HOLISTIC_INJECTOR,
     REGIONS,
     SHARED,
-    SHARED_ATTENTION,
-    SHARED_ATTENTION_BATCH,
     SHARED_BATCH,
 )
 from ..guidance import GUIDANCE, SCORE_GUIDANCE
@@ -35,10 +31,10 @@ from ..sms import ScoreSampler, StyleMatchingGuider
 KEY = "stylization.budget"
 DIALLED = {
     GUIDANCE: SCORE_GUIDANCE,
-    SHARED: SHARED_ATTENTION,
-    SHARED_BATCH: SHARED_ATTENTION_BATCH,
-    HOLISTIC: HOLISTIC_INJECTOR,
-    REGIONS: CLASS_ADAPTIVE,
+    SHARED: "Stylize Shared Attention",
+    SHARED_BATCH: "Stylize Shared Attention (Batch)",
+    HOLISTIC: "Stylize Holistic Injector",
+    REGIONS: "Stylize Class-Adaptive Attention",
 }
 """What of a MODEL stylizes by the dial's factor: the key of its settings, and the node."""
 

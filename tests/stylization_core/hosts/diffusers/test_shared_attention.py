@@ -242,7 +242,7 @@ def test_a_run_gives_what_the_published_operator_gives(name, rig, micro, unet, a
 # what the adapter does
 
 
-@pytest.mark.parametrize("halves", [1, 2, 3])
+@pytest.mark.parametrize("polarities", [1, 2, 3])
 def test_halves_share_apart(halves, unet, adapter):
     """As many calls of one half each."""
     z, text = drawn(2 * halves, 4, 12, 10, seed=8), drawn(2 * halves, 7, 64, seed=9)
@@ -351,13 +351,13 @@ def refused(core, subject: str, act) -> str:
 @pytest.mark.parametrize(
     ("subject", "settings"),
     [
-        ("halves", {"halves": 0}),
-        ("weight", {"halves": 2, "weight": -1.0}),
-        ("weight", {"halves": 2, "weight": math.nan}),
-        ("weight", {"halves": 2, "weight": math.inf}),
-        ("adain_query", {"halves": 2, "adain_query": 1.5}),
-        ("adain_key", {"halves": 2, "adain_key": -0.1}),
-        ("swap", {"halves": 2, "swap": True, "full": True}),
+        ("polarities", {"polarities": 0}),
+        ("weight", {"polarities": 2, "weight": -1.0}),
+        ("weight", {"polarities": 2, "weight": math.nan}),
+        ("weight", {"polarities": 2, "weight": math.inf}),
+        ("adain_query", {"polarities": 2, "adain_query": 1.5}),
+        ("adain_key", {"polarities": 2, "adain_key": -0.1}),
+        ("swap", {"polarities": 2, "swap": True, "full": True}),
     ],
 )
 def test_values_outside_their_range_are_refused(subject, settings, core, adapter):
@@ -391,7 +391,7 @@ def test_a_second_sharing_is_refused_and_the_first_stays(core, unet, adapter):
 
 def test_batches_that_do_not_divide_are_refused(core, unet, adapter):
     with adapter.SharedAttention(4).attach(unet):
-        refused(core, "halves", lambda: asked(unet, NOISE, 500))
+        refused(core, "polarities", lambda: asked(unet, NOISE, 500))
 
 
 def test_masks_of_self_attention_are_refused(core, unet, adapter):
