@@ -1,8 +1,8 @@
 """What a reference gave in earlier runs, so that the same run with other pictures need not ask the model again.
 
 A cache belongs to one reference and goes with it. Records are found by everything that could change them: the model
-with its patches, the attention backend, the processed conditioning, the schedule, what was wanted, level and polarity. What
-cannot be told apart is not kept.
+with its patches, the attention backend, the processed conditioning, the schedule, what was wanted, level and polarity.
+What cannot be told apart is not kept.
 """
 
 from __future__ import annotations

@@ -9,16 +9,35 @@ import comfy.model_management
 from torch import Tensor
 
 from ....errors import StylizationError, naming
+from ....finite import check_finite
 from ....masks import latent_mask
 from ....protection import Protection
 from ....relevance import live_relevance
-from ....sms.optimize import Terms, channel_spread, optimize
+from ....sms.optimize import NotFinite, Terms, channel_spread, optimize
 from ....sms.schedule import lowest_timestep, make_schedule
 from ..model import Levels, dial, foreign_cfg_functions
 from .guider import ScoreSampler, StyleMatchingGuider
 from .reached import save_reached
 from .relevance_map import precomputed
 from .settings import PROTECT_REGION, PROTECTION, REFINEMENT, REFINER, SPECTRUM, Refinement, SpectrumHold
+
+LOOKS = 50
+"""Previews of a run, and looks at whether it is finite still; for either the device is waited for."""
+
+HALF = "run ComfyUI with --force-fp32 or --bf16-unet if half precision is the cause"
+CAUSES = {
+    "the prediction with the style": (
+        "style",
+        f"Lower the strength of the style's LoRA or cfg, look for damaged weights in the LoRA, or {HALF}",
+    ),
+    "the prediction without it": (
+        "model",
+        f"Look at the prompts, at ControlNets and other nodes on model, and at its weights, lower cfg, or {HALF}",
+    ),
+    "the relevance map": ("edit and empty prompts", f"Look at the prompts of the map, or {HALF}"),
+    "the step": ("step_size", "Lower step_size or strength"),
+}
+"""What to look at for each of ``sms.optimize.PARTS``: (input, what to do). The style comes by either MODEL input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +107,7 @@ class _Run:
     def run(self) -> Tensor:
         finished = False
         self._name_ignored()
+        check_finite(self.source, "latent_image", "Look at the picture and the VAE that encoded it")
         try:
             result = optimize(
                 self.source,
@@ -102,12 +122,26 @@ class _Run:
                 start=self.settings.start,
                 reached=self._reached(),
                 on_step=self._on_step,
+                looks=LOOKS,
             )
             finished = True
             return result
+        except NotFinite as stop:
+            self.step = stop.step
+            raise self._not_finite(stop) from None
         finally:
-            if not finished and self.x is not None:
+            if not finished and self.x is not None and self.step > self.settings.start:
                 save_reached(self.guider.inner_model.process_latent_out(self.x), self.step, len(self.schedule), "sms")
+
+    def _not_finite(self, stop: NotFinite) -> StylizationError:
+        """Names the step, the input and what is likely to have made it."""
+        subject, cause = CAUSES[stop.part]
+        if subject == "style":
+            subject = "model" if self.guider.style.patcher is None else "style_model"
+        sigma = f"{self._sigma_at(stop.step):.3g}"
+        found = f"{stop.part} is NaN or infinite at step {stop.step + 1} of {len(self.schedule)} (sigma {sigma})"
+        kept = "" if stop.step <= self.settings.start else "What was there before that step is saved. "
+        return StylizationError(subject, found, f"{kept}{cause}")
 
     def _attached(self, key: str, own):
         found = self.guider.model_patcher.get_attachment(key)
@@ -186,7 +220,7 @@ class _Run:
         self.step, self.x = step + 1, x
         self.guider.fit_fake(x, self.levels, self.lowest, self.highest, self._progress(step), self.options)
         total = len(self.schedule)
-        if self.callback is not None and (step + 1 == total or step % max(1, total // 50) == 0):
+        if self.callback is not None and (step + 1 == total or step % max(1, total // LOOKS) == 0):
             self.callback(step, x, x, total)
 
     def _name_ignored(self) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import StylizationError
+from ....packages import TRAINING, command
 from ....randomness import stream
 from ..model import (
     Branch,
@@ -52,12 +53,24 @@ def refuse_untrainable(patcher) -> None:
 
     Raises:
         StylizationError: the model is partly offloaded or managed by dynamic VRAM, its weights are quantised, its
-            network is compiled, or it has no layers that could be adapted.
+            network is compiled, or it has no layers that could be adapted; peft cannot be imported.
     """
     network = patcher.model.diffusion_model
     found = untrainable(patcher) or _not_adaptable(network)
     if found:
         raise StylizationError("model", f"{found}, so a trained fake score cannot be made of it", REMEDY)
+    _check_peft()
+
+
+def _check_peft() -> None:
+    """It is no requirement of the pack, since nothing else asks for it."""
+    try:
+        import peft  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        cause = str(error).strip().splitlines()[0][:120]
+        found = f"the trained one needs peft, which cannot be imported ({cause})"
+        remedy = f"Run `{command(TRAINING)}` and restart ComfyUI, or choose the fake score 'frozen'"
+        raise StylizationError("fake_score", found, remedy) from error
 
 
 def _not_adaptable(network: nn.Module) -> str | None:

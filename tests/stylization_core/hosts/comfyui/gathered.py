@@ -12,6 +12,7 @@ from stylization.stylization_core.hosts.comfyui.guidance import settings as guid
 from stylization.stylization_core.hosts.comfyui.measure import budget
 from stylization.stylization_core.hosts.comfyui.model import (
     attachments,
+    compiled,
     conditioning,
     controls,
     differentiable,
@@ -45,6 +46,7 @@ __all__ = [
     "attention_run",
     "attention_settings",
     "budget",
+    "compiled",
     "conditioning",
     "controls",
     "differentiable",

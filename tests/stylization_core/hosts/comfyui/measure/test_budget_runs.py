@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import weakref
 
@@ -163,7 +164,7 @@ def test_a_guider_that_keeps_its_model_elsewhere_is_refused_by_name(rig):
 def test_operators_are_named_and_a_model_without_any_is_refused(rig, micro, styled):
     matching = rig.sms_sampler.StyleMatchingSampler()
     both = rig.ordinary.guider_of(chained(guidance, injection)(rig, styled, 1.0))
-    assert rig.budget.operators(both, euler()) == ["Stylize Holistic Injector", "Stylize SMS Guidance"]
+    assert rig.budget.operators(both, euler()) == ["stylization.guidance", "stylization.holistic"]
     assert rig.budget.operators(rig.runs.guider(styled), matching) == ["Stylize SMS Sampler"]
     held = rig.ordinary.held(styled, hold=0.5)
     for guider, sampler in (
@@ -173,6 +174,20 @@ def test_operators_are_named_and_a_model_without_any_is_refused(rig, micro, styl
     ):
         with pytest.raises(ValueError, match="nothing on it stylizes by a strength.*Stylize SMS Guidance"):
             rig.budget.refuse_idle(guider, sampler, "model")
+
+
+def test_an_operator_has_the_name_that_its_node_left(rig, micro):
+    """And the key of its settings where none is there; nodes in a chain are all named."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        node: str = ""
+
+    model = micro.clone()
+    model.set_attachments("stylization.holistic", (Settings("First"), Settings(), Settings("Second")))
+    model.set_attachments("stylization.regions", Settings("Third"))
+    guider = rig.ordinary.guider_of(model)
+    assert rig.budget.operators(guider, euler()) == ["First", "Second", "Third", "stylization.holistic"]
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(0, 11), (10, 11), (99, 11), (1, 2), (4, 5), (7, 8)])
@@ -201,7 +216,9 @@ class Vae:
 def runs_of(rig, guider, latent, **given):
     noise = Noise(tuple(latent["samples"].shape))
     sampler = euler()
-    return rig.budget.Runs(guider, sampler, noise, latent, Vae(), 8, **given), noise
+    runs = rig.budget.Runs(guider, sampler, noise, latent, Vae(), **given)
+    runs.expect(8)
+    return runs, noise
 
 
 def test_runs_are_made_once_with_one_noise_and_respect_the_noise_mask(rig, micro):
