@@ -22,6 +22,7 @@ from .families import Family, detect, family_of
 from .group_norms import Pooled, pooling, recording
 from .layers import ALL, LATE, PRESETS, STYLE, Layer, chosen_layers, self_attention_layers
 from .noise_levels import Levels, NoiseWindow
+from .output_files import check_prefix, saved_in_any_case
 from .predictions import BASE, predict
 from .rows import BATCH, BRANCHES, CHUNKS, Branch, of_prompt, options_of, rows_of, with_wrapper
 from .self_attention import OVERRIDE, Act, Attend, Call, with_self_attention
@@ -58,6 +59,7 @@ __all__ = [
     "attach_once",
     "autograd",
     "by_progress",
+    "check_prefix",
     "chosen_layers",
     "detect",
     "dial",
@@ -77,6 +79,7 @@ __all__ = [
     "refuse_step_caches",
     "refuse_weight_hooks",
     "rows_of",
+    "saved_in_any_case",
     "self_attention_layers",
     "twin_of",
     "untrainable",
