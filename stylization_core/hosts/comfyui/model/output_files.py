@@ -54,7 +54,7 @@ def check_prefix(prefix: str, ending: str = ".safetensors") -> None:
     except StylizationError:
         raise
     except (OSError, ValueError) as error:
-        found = f"nothing can be saved under '{prefix[:200]}': {error}"
+        found = f"nothing can be saved under '{prefix[:80]}': {_reason([error])}"
         raise StylizationError(SUBJECT, found, "Give a shorter or another name, and look at the disk") from error
 
 
@@ -102,4 +102,5 @@ def saved_in_any_case(prefix: str, what: str, write: Callable[[Path], None], end
 
 
 def _reason(refused: list[Exception]) -> str:
-    return getattr(refused[0], "found", str(refused[0]))
+    # the system's word without the path, which may be what is too long
+    return getattr(refused[0], "found", None) or getattr(refused[0], "strerror", None) or str(refused[0])
