@@ -1,7 +1,9 @@
 """The pack's face towards ComfyUI: one room per kind of work, no mathematics."""
 
+import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
+from ..stylization_core import charts
 from .attention import (
     StylizeClassAdaptiveAttention,
     StylizeConditioningBatch,
@@ -38,6 +40,8 @@ from .training import (
     StylizeTrainClassAdaptive,
     StylizeTrainHolisticInjector,
 )
+
+charts.caches_below = folder_paths.get_temp_directory
 
 NODES: list[type[io.ComfyNode]] = [
     StylizeStyleLoRA,

@@ -84,7 +84,8 @@ def test_a_missing_package_is_named_before_anything_runs(inputs, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in ("pywt", "matplotlib") else found(name)
     )
-    with pytest.raises(ValueError, match=r"^requirements: .*: matplotlib, PyWavelets\. Install .*requirements\.txt"):
+    expected = r"^requirements: .*: matplotlib, PyWavelets\. Run `.* -m pip install -r .*requirements\.txt`"
+    with pytest.raises(ValueError, match=expected):
         inputs.check_installed()
 
 

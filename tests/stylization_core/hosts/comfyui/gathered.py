@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import comfy.model_management as model_management
+import comfy.samplers as samplers
 from comfy.patcher_extension import WrappersMP
 from stylization.stylization_core.hosts.comfyui.attention import run as attention_run
 from stylization.stylization_core.hosts.comfyui.attention import settings as attention_settings
+from stylization.stylization_core.hosts.comfyui.guidance import holds
 from stylization.stylization_core.hosts.comfyui.guidance import run as guidance_run
 from stylization.stylization_core.hosts.comfyui.guidance import score as score_guidance
 from stylization.stylization_core.hosts.comfyui.guidance import settings as guidance_settings
 from stylization.stylization_core.hosts.comfyui.measure import budget
 from stylization.stylization_core.hosts.comfyui.model import (
     attachments,
+    compiled,
     conditioning,
     controls,
     differentiable,
@@ -45,6 +48,7 @@ __all__ = [
     "attention_run",
     "attention_settings",
     "budget",
+    "compiled",
     "conditioning",
     "controls",
     "differentiable",
@@ -53,6 +57,7 @@ __all__ = [
     "families",
     "guidance_run",
     "guidance_settings",
+    "holds",
     "inversion",
     "layers",
     "leaks",
@@ -72,6 +77,7 @@ __all__ = [
     "relevance_map",
     "row_gate",
     "runs",
+    "samplers",
     "score_guidance",
     "score_ruler",
     "sharing",
