@@ -20,7 +20,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....errors import StylizationError
-from ....randomness import stream
+from ....randomness import on_device, stream
 from ....sms.schedule import SUBSTEPS, vp_sigma
 from ..model import (
     BASE,
@@ -196,8 +196,8 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
             if BRANCHES in options["transformer_options"]:
                 return executor(model, conds, x, sigma, options)
             requests = {index: (Branch(STYLE, index), cond) for index, cond in enumerate(conds) if cond is not None}
-            found = predict(model, list(requests.values()), x, sigma, options, gate, executor)
-            answers = dict(zip(requests, found, strict=True))
+            denoised = predict(model, list(requests.values()), x, sigma, options, gate, executor)
+            answers = dict(zip(requests, denoised, strict=True))
             # ComfyUI answers with zeros where nothing is asked
             return [answers.get(index, torch.zeros_like(x)) for index in range(len(conds))]
 
@@ -227,8 +227,8 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         level = x.new_full((x.shape[0],), sigma)
         if self._second is None and self._twin is None:
             style = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in kinds]
-            found = predict(self.inner_model, style + fake, x, level, model_options, self._gate)
-            return self._guided(found[: len(kinds)]), self._guided(found[len(kinds) :])
+            denoised = predict(self.inner_model, style + fake, x, level, model_options, self._gate)
+            return self._guided(denoised[: len(kinds)]), self._guided(denoised[len(kinds) :])
         style = self._style_predictions(kinds, x, level, model_options, progress)
         if self._twin is None:
             return self._guided(style), self._guided(predict(self.inner_model, fake, x, level, model_options))
@@ -260,7 +260,7 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         first = (lowest - 1) // 2
         last = max(first, min((highest - 1) // 2, SUBSTEPS - 1))
         t = 2 * int(torch.randint(first, last + 1, (1,), generator=self._draws)) + 1
-        noise = torch.randn(x.shape, generator=self._draws).to(x.device)
+        noise = on_device(torch.randn(x.shape, generator=self._draws), x.device)
         sigma = levels.model(vp_sigma(t))
         request = self._fake_requests(KINDS[:1], progress)[0]
         level = x.new_full((x.shape[0],), sigma)
