@@ -19,7 +19,7 @@ from ..model import Levels, dial, foreign_cfg_functions
 from .guider import ScoreSampler, StyleMatchingGuider
 from .reached import save_reached
 from .relevance_map import precomputed
-from .settings import PROTECT_REGION, PROTECTION, REFINEMENT, REFINER, SPECTRUM, Refinement, SpectrumHold
+from .settings import PROTECTION, REFINEMENT, SPECTRUM, Refinement, SpectrumHold
 
 LOOKS = 50
 """Previews of a run, and looks at whether it is finite still; for either the device is waited for."""
@@ -167,7 +167,7 @@ class _Run:
         region = self._attached(PROTECTION, None)
         if region is None or region.strength == 0:
             return None
-        with naming(PROTECT_REGION):
+        with naming(region.node):
             return Protection(latent_mask(region.mask, self.source), region.band, region.strength)
 
     def _resumed(self) -> Tensor | None:
@@ -188,7 +188,7 @@ class _Run:
         if refinement is None:
             return None
         if refinement.mask is not None:
-            with naming(REFINER):
+            with naming(refinement.node):
                 return latent_mask(refinement.mask, self.source).clamp_min(refinement.floor)
         if refinement.live:
             return lambda noise, step: live_relevance(
