@@ -10,7 +10,7 @@ from .relevance_map import TIMESTEPS, RelevanceSampler, ask_pair, precomputed
 from .row_gate import RowGate
 from .sampler import StyleMatchingSampler
 from .score_ruler import SCORED_TIMESTEPS, style_scores
-from .second_model import KINDS, SECOND_MODEL, STYLE, SecondModel
+from .second_model import PROMPT_PAIR, SECOND_MODEL, STYLE, SecondModel
 from .settings import (
     PROTECTION,
     REFINEMENT,
@@ -24,7 +24,7 @@ from .style_source import StyleSource, find_style
 
 __all__ = [
     "FakeScore",
-    "KINDS",
+    "PROMPT_PAIR",
     "PROTECTION",
     "ProtectedRegion",
     "REFINEMENT",
