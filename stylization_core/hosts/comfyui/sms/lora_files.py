@@ -76,6 +76,8 @@ def with_alphas(name: str, weights: dict, metadata: dict) -> dict:
         return weights
     try:
         adapter = json.loads(metadata[ADAPTER_METADATA])
+        if not isinstance(adapter, dict):
+            raise TypeError("it is no table")
         parts = {key.rpartition(".")[0] for key in adapter if key.rpartition(".")[2] == "lora_alpha"}
         extended = dict(weights)
         for key, down in weights.items():
@@ -92,8 +94,8 @@ def with_alphas(name: str, weights: dict, metadata: dict) -> dict:
                 alpha *= math.sqrt(down.shape[0])
             extended[f"{module}.alpha"] = torch.tensor(alpha)
     except (ValueError, TypeError, AttributeError, KeyError, re.error) as error:
-        found = f"its metadata {ADAPTER_METADATA} cannot be read ({type(error).__name__}: {error})"
-        raise StylizationError(name, found, AGAIN) from error
+        cause = f"{type(error).__name__}: {error}"
+        raise StylizationError(name, f"its metadata {ADAPTER_METADATA} cannot be read ({cause})", AGAIN) from error
     return extended
 
 
@@ -159,8 +161,8 @@ def loaded(path: str, known: dict, foreign: tuple[str, ...]) -> tuple[dict, dict
     try:
         adapters = comfy.lora.load_lora(weights, known, log_missing=False)
     except (KeyError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        found = f"ComfyUI's loader cannot read it ({type(error).__name__}: {error})"
-        raise StylizationError(name, found, AGAIN) from error
+        cause = f"{type(error).__name__}: {error}"
+        raise StylizationError(name, f"ComfyUI's loader cannot read it ({cause})", AGAIN) from error
     if adapters:
         check_all_taken(name, weights, weights.taken, known, foreign)
     return adapters, weights

@@ -113,10 +113,10 @@ def lifted(base, style) -> StyleBranch:
     return branch
 
 
-def unmatched(one, other, key: str) -> tuple[list, list]:
+def unmatched(first, second, key: str) -> tuple[list, list]:
     """The patches of a weight that only the first and only the second of two MODELs has."""
-    ours, theirs = [], list(other.patches.get(key, ()))
-    for patch in one.patches.get(key, ()):
+    ours, theirs = [], list(second.patches.get(key, ()))
+    for patch in first.patches.get(key, ()):
         # by place: == on patches would compare their tensors
         twin = next((place for place, candidate in enumerate(theirs) if _same_patch(patch, candidate)), None)
         if twin is None:
@@ -151,10 +151,10 @@ def _same_patch(first, second) -> bool:
         return True
     if type(first[1]) is not type(second[1]):
         return False
-    one, two = Delta(1.0, first[1]), Delta(1.0, second[1])
-    if one.kind != two.kind or _numbers(one) != _numbers(two):
+    ours, theirs = Delta(1.0, first[1]), Delta(1.0, second[1])
+    if ours.kind != theirs.kind or _numbers(ours) != _numbers(theirs):
         return False
-    pairs = list(zip(tensors(one), tensors(two), strict=True))
+    pairs = list(zip(tensors(ours), tensors(theirs), strict=True))
     return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
@@ -227,12 +227,12 @@ def _check_shape(label: str, key: str, delta: Delta, parameter) -> None:
     wanted = list(parameter.shape)
     if delta.offset is not None:
         wanted[delta.offset[0]] = delta.offset[2]
-    found = _delta_shape(delta)
-    if found is None or _flat(found) == _flat(wanted):
+    shape = _delta_shape(delta)
+    if shape is None or _flat(shape) == _flat(wanted):
         return
     raise StylizationError(
         label,
-        f"its weights for {key} have shape {_flat(found)}, the model's have {_flat(wanted)}",
+        f"its weights for {key} have shape {_flat(shape)}, the model's have {_flat(wanted)}",
         "Use a LoRA that was trained for this kind of base model",
     )
 
