@@ -50,7 +50,7 @@ class StylizeStyleLoRA(io.ComfyNode):
                 io.Combo.Input(
                     "lora_name",
                     options=lora_files(),
-                    tooltip="Style LoRA for this kind of base model (safetensors: LoRA, LoCon, LoHa, LoKr, differences).",
+                    tooltip="Style LoRA for this kind of base model (.safetensors: LoRA, LoCon, LoHa, LoKr, diffs).",
                 ),
                 io.Float.Input(
                     "strength",

@@ -6,7 +6,7 @@ optimised latent, maps and scores. Imported by ``guidance`` and ``measure``; imp
 
 from .guider import FakeScore, ScoreSampler, StyleMatchingGuider
 from .lora_files import load_style, load_text
-from .relevance_map import RelevanceSampler, ask_pair, precomputed, relevance_mask
+from .relevance_map import NOT_FINITE, RelevanceSampler, ask_pair, precomputed, relevance_mask
 from .row_gate import RowGate
 from .sampler import StyleMatchingSampler
 from .score_ruler import SCORED_TIMESTEPS, style_scores
@@ -26,6 +26,7 @@ from .whole_run import WholeRun, match_style
 __all__ = [
     "FakeScore",
     "KINDS",
+    "NOT_FINITE",
     "PROTECTION",
     "ProtectedRegion",
     "REFINEMENT",
