@@ -1,7 +1,9 @@
 """The pack's face towards ComfyUI: one room per kind of work, no mathematics."""
 
+import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
+from ..stylization_core import charts
 from .attention import (
     StylizeClassAdaptiveAttention,
     StylizeConditioningBatch,
@@ -15,6 +17,7 @@ from .attention import (
     StylizeSharedAttention,
     StylizeSharedAttentionBatch,
 )
+from .guard import guarded
 from .guidance import (
     StylizeProtectComposite,
     StylizeProtectRegion,
@@ -37,6 +40,8 @@ from .training import (
     StylizeTrainClassAdaptive,
     StylizeTrainHolisticInjector,
 )
+
+charts.caches_below = folder_paths.get_temp_directory
 
 NODES: list[type[io.ComfyNode]] = [
     StylizeStyleLoRA,
@@ -69,6 +74,7 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeReport,
     StylizeContentBudget,
 ]
+NODES = [guarded(node) for node in NODES]
 
 
 class StylizationExtension(ComfyExtension):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..stylization_core.errors import StylizationError
 from ..stylization_core.hosts.comfyui.model import ALL, LATE, PRESETS, STYLE, detect
+from ..stylization_core.packages import REQUIREMENTS, command
 
 
 def latent_samples(latent: dict, subject: str = "latent_image", empty: bool = False) -> Tensor:
@@ -74,14 +75,14 @@ def check_installed() -> None:
     """Refuse to begin where a package for rulers or charts is missing, rather than lose what was computed.
 
     Raises:
-        StylizationError: names the packages.
+        StylizationError: names the packages and what to run.
     """
     missing = [package for module, package in MEASURING.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise StylizationError(
             "requirements",
             f"not installed in ComfyUI's Python: {', '.join(missing)}",
-            "Install the pack's requirements.txt there, and restart ComfyUI",
+            f"Run `{command('-r', str(REQUIREMENTS))}` and restart ComfyUI",
         )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -16,12 +20,51 @@ COLORS = ("#2f80ed", "#e2711d", "#2a9d6f", "#b5479f", "#c8a100", "#7a7f8a")
 """Told apart on both papers."""
 
 DPI = 100
+FOLDER = "MPLCONFIGDIR"
+
+caches_below: Callable[[], str] | None = None
+"""Gives the folder below which matplotlib keeps what it writes; None leaves that to matplotlib."""
+
+
+def prepared() -> ModuleType:
+    """The module matplotlib, imported so that it writes nothing below the home folder.
+
+    It makes a folder for settings when it is imported, and a list of fonts at the first chart. Both go where
+    :data:`caches_below` says, unless the user has named a folder, or matplotlib has chosen its own already. The
+    environment is as before afterwards, and settings of the user's that are there stay in force.
+    """
+    if caches_below is not None and not os.environ.get(FOLDER) and "matplotlib.font_manager" not in sys.modules:
+        if any(folder.is_dir() for folder in _settings()):
+            import matplotlib
+
+            matplotlib.get_configdir()
+        os.environ[FOLDER] = str(Path(caches_below()) / "matplotlib")
+        try:
+            import matplotlib
+            import matplotlib.font_manager
+
+            # asked for once, remembered by matplotlib
+            matplotlib.get_configdir(), matplotlib.get_cachedir()
+        finally:
+            del os.environ[FOLDER]
+    import matplotlib
+    import matplotlib.colors
+
+    return matplotlib
+
+
+def _settings() -> list[Path]:
+    """Where matplotlib looks for the user's settings."""
+    if sys.platform.startswith(("linux", "freebsd")):
+        return [Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "matplotlib"]
+    local = os.environ.get("LOCALAPPDATA")
+    return [Path(os.path.expanduser("~/.matplotlib")), *([Path(local) / "matplotlib"] if local else [])]
 
 
 @contextmanager
 def chart(theme: str, width: int = 760, height: int = 520) -> Iterator:
     """A matplotlib figure of that many pixels in a theme's colours; draw on it, then take :func:`as_picture`."""
-    import matplotlib
+    matplotlib = prepared()
     from matplotlib.figure import Figure
 
     ink, paper, faint = INK[theme], PAPER[theme], FAINT[theme]

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
 import comfy.sample
 import comfy.samplers
 import torch
 from comfy_api.latest import io, ui
 
-from ...stylization_core.budget import search as budget
 from ...stylization_core.budget.chart import drawn
 from ...stylization_core.budget.report import report
+from ...stylization_core.budget.search import parse_limits
 from ...stylization_core.charts import THEMES
 from ...stylization_core.errors import StylizationError, naming
-from ...stylization_core.hosts.comfyui.measure import Runs, decoded, refuse_idle, thinned
+from ...stylization_core.hosts.comfyui.measure import ContentRulers, Runs, Search, refuse_idle, within_budget
 from ...stylization_core.rulers.catalogue import CONTENT
-from ...stylization_core.rulers.images import areas, as_encoded, batch
-from ...stylization_core.rulers.style import StyleTarget
 from ..inputs import check_channels, check_installed, latent_samples
 
 DISPLAY_NAME = "Stylize Content Budget"
-LEAST_PIXELS = 32
-"""A side of the smallest picture that all rulers can measure."""
 
 
 class StylizeContentBudget(io.ComfyNode):
@@ -93,22 +86,19 @@ class StylizeContentBudget(io.ComfyNode):
     ) -> io.NodeOutput:
         with naming(DISPLAY_NAME):
             check_installed()
-            parsed = budget.parse_limits(limits)
+            parsed = parse_limits(limits)
             guider = wired_guider(guider, model, positive, negative, cfg)
             refuse_idle(guider, sampler, "guider" if model is None else "model")
             latent = checked_latent(guider, latent_image, vae, sigmas)
-            short = thinned(sigmas, proxy_steps)
-            most = (grid + bisections) * (len(short) - 1) + (len(short) != len(sigmas)) * (len(sigmas) - 1)
-            measure = Measure(parsed, latent, vae, content, mask, style)
-            runs = Runs(guider, sampler, noise, latent, vae, most)
-            found = search(runs, measure, sigmas, short, strongest, grid, bisections)
-        strength = 0.0 if found.chosen is None else found.chosen.factor
-        samples, pictures = runs(strength, sigmas)
-        curve = torch.from_numpy(drawn(found, theme))
+            rulers = ContentRulers(parsed, latent, vae, content, mask, style)
+            runs = Runs(guider, sampler, noise, latent, vae)
+            result = within_budget(runs, rulers, sigmas, Search(strongest, grid, bisections, proxy_steps))
+        curve = torch.from_numpy(drawn(result.outcome, theme))
         runs.show(curve)
-        text = report(found, cost(runs, found, sigmas, short), measure.notes())
+        text = report(result.outcome, result.cost, rulers.notes())
         shown = ui.PreviewImage(curve, cls=cls).as_dict() | ui.PreviewText(text).as_dict()
-        return io.NodeOutput({**latent, "samples": samples}, pictures, curve, strength, text, ui=shown)
+        latent = {**latent, "samples": result.samples}
+        return io.NodeOutput(latent, result.pictures, curve, result.strength, text, ui=shown)
 
 
 def search_inputs() -> list:
@@ -220,90 +210,3 @@ def checked_latent(guider, latent: dict, vae, sigmas) -> dict:
         found = f"it decodes {channels} channels, latents of the model have {samples.shape[1]}"
         raise StylizationError("vae", found, "Connect the VAE that belongs to the model")
     return {**latent, "samples": samples}
-
-
-class Measure:
-    """What pictures of the runs are measured against, all checked before anything runs."""
-
-    def __init__(self, limits: tuple[budget.Limit, ...], latent: dict, vae, content, mask, style):
-        self.limits, self.mask, self.content = limits, mask, content
-        self.unused_mask = mask is not None and not any(one.inside for one in limits)
-        samples = latent["samples"]
-        before = decoded(vae, samples)
-        size, count = tuple(before.shape[1:3]), len(before)
-        self._refuse_small(size)
-        cell = -(-size[0] // samples.shape[-2])
-        if content is not None:
-            self.content = self._fitting(as_encoded(content, size, cell), size, count)
-        elif torch.count_nonzero(samples):
-            self.content = before
-        self._check_mask(size, count, cell)
-        self.target = None if style is None else self._style(style)
-
-    @staticmethod
-    def _refuse_small(size: tuple[int, int]) -> None:
-        if min(size) < LEAST_PIXELS:
-            found = f"pictures of {size[1]}x{size[0]} pixels are too small to measure"
-            raise StylizationError("latent_image", found, f"Give at least {LEAST_PIXELS} pixels a side")
-
-    @staticmethod
-    def _fitting(content, size: tuple[int, int], count: int):
-        batch(content, "content")
-        if tuple(content.shape[1:3]) != size:
-            found = f"it is {content.shape[2]}x{content.shape[1]} pixels, the results are {size[1]}x{size[0]}"
-            raise StylizationError("content", found, "Resize it to the size that is sampled")
-        if len(content) not in (1, count):
-            found = f"it has {len(content)} pictures, the results are {count}"
-            raise StylizationError("content", found, "Give one, or as many")
-        return content
-
-    def _check_mask(self, size: tuple[int, int], count: int, cell: int) -> None:
-        inside = [one for one in self.limits if one.inside]
-        if inside and self.mask is None:
-            found = f"'{inside[0]}' is measured inside a mask, and none is connected"
-            raise StylizationError("mask", found, "Connect one, or remove that limit")
-        if inside:
-            self.mask = as_encoded(self.mask.reshape(-1, *self.mask.shape[-2:]), size, cell)
-            areas(self.mask, count, size)
-
-    @staticmethod
-    def _style(style) -> StyleTarget:
-        batch(style, "style")
-        if min(style.shape[1:3]) < LEAST_PIXELS:
-            found = f"it is {style.shape[2]}x{style.shape[1]} pixels"
-            raise StylizationError("style", found, f"Give at least {LEAST_PIXELS} pixels a side")
-        return StyleTarget.of(style)
-
-    def __call__(self, pictures, off: Callable) -> budget.Reading:
-        """Of the pictures of a run; ``off()`` makes those at strength 0, the content of an empty latent."""
-        content = self.content
-        if content is None:
-            content = off()
-            batch(content, "the result at strength 0")
-        return budget.read(self.limits, content, pictures, self.mask, self.target)
-
-    def notes(self) -> list[str]:
-        """What the user may have meant otherwise."""
-        if not self.unused_mask:
-            return []
-        return ["The mask is connected, and no limit is on it: write 'mask' before a ruler."]
-
-
-def search(runs: Runs, measure: Measure, sigmas, short, top: float, grid: int, bisections: int) -> budget.Found:
-    """The strongest setting that holds in whole runs."""
-
-    def evaluate(levels) -> Callable[[float], budget.Reading]:
-        off = cache(lambda: runs(0.0, levels)[1])  # decoded once, and only where it is asked for
-        return lambda factor: measure(runs(factor, levels)[1], off)
-
-    verify = evaluate(sigmas) if len(short) != len(sigmas) else None
-    given = {"top": top, "grid": grid, "bisections": bisections}
-    return budget.strongest(evaluate(short), measure.limits, **given, verify=verify)
-
-
-def cost(runs: Runs, found: budget.Found, sigmas, short) -> str:
-    """What the runs took, as a sentence."""
-    made = f"{len(found.tried)} runs of {len(short) - 1} steps"
-    if found.checked:
-        made += f" and {len(found.checked)} of {len(sigmas) - 1}"
-    return f"{made}: {runs.calls} model calls, {runs.seconds:.1f} s of sampling."

@@ -116,12 +116,12 @@ class StylizeReport(io.ComfyNode):
             # one more for the overlay of each result
             tick = _ticking(measurements(given, sequence, clip_vision is not None) + len(given.result))
             tokens = None if clip_vision is None else token_material(clip_vision, given, _check_interrupt)
-            found = report(given, sequence=sequence, tokens=tokens, tick=tick)
-        scores, picture = found.as_json(), torch.from_numpy(drawn(found, chart, theme))
-        pictures = (torch.from_numpy(one) for one in (overlay(given, theme, tick), before_after(given, theme)))
-        saved = _save(given.result, filename_prefix, found, cls.hidden) if save else []
-        shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), "text": (found.as_text(),), "saved": saved}
-        return io.NodeOutput(scores, found.as_text(), picture, *pictures, ui=shown)
+            measured = report(given, sequence=sequence, tokens=tokens, tick=tick)
+        scores, picture = measured.as_json(), torch.from_numpy(drawn(measured, chart, theme))
+        pictures = (torch.from_numpy(array) for array in (overlay(given, theme, tick), before_after(given, theme)))
+        saved = _save(given.result, filename_prefix, measured, cls.hidden) if save else []
+        shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), "text": (measured.as_text(),), "saved": saved}
+        return io.NodeOutput(scores, measured.as_text(), picture, *pictures, ui=shown)
 
 
 def _check_interrupt() -> None:

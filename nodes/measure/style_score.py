@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-import latent_preview
 from comfy_api.latest import io
 
 from ...stylization_core.errors import StylizationError, naming
-from ...stylization_core.hosts.comfyui.sms import SCORED_TIMESTEPS, StyleMatchingGuider, find_style, style_scores
+from ...stylization_core.hosts.comfyui.measure import Asked, scored, summed
+from ...stylization_core.hosts.comfyui.sms import SCORED_TIMESTEPS, find_style
 from ..inputs import check_channels, latent_samples
 from ..sms.inputs import cfg_input, style_model_input
 
@@ -88,25 +88,10 @@ class StylizeStyleScore(io.ComfyNode):
                 raise StylizationError("content", counts, "Give one photo, or one per picture")
             given = {"images": images} if content is None else {"images": images, "content": content}
             latents = {name: _encoded(model, vae, pictures, name) for name, pictures in given.items()}
-            guider = StyleMatchingGuider(model, style)
-            guider.inner_set_conds({"positive": positive, "negative": negative})
-            guider.set_cfg(cfg)
-            found = {}
-            for name, samples in latents.items():
-                callback = latent_preview.prepare_callback(model, len(timesteps) * draws)
-                found[name] = style_scores(guider, samples, seed, timesteps, draws, callback).T.tolist()
-        rows = [_told(timesteps, row) for row in found["images"]]
-        report = {"score": sum(row["score"] for row in rows) / len(rows), "pictures": rows}
-        if content is not None:
-            report["content"] = [_told(timesteps, row) for row in found["content"]]
-            for number, row in enumerate(rows):
-                whole = report["content"][number % len(content)]["score"]
-                row["share_of_the_way"] = 1 - row["score"] / whole if whole > 0 else None
+            asked = Asked(positive, negative, cfg, timesteps, draws, seed)
+            scores = {name: scored(model, style, samples, asked) for name, samples in latents.items()}
+        report = summed(timesteps, **scores)
         return io.NodeOutput(report["score"], json.dumps(report, indent=1))
-
-
-def _told(timesteps, row: list[float]) -> dict:
-    return {"score": sum(row) / len(row), "levels": {str(t): value for t, value in zip(timesteps, row, strict=True)}}
 
 
 def _encoded(model, vae, pictures, subject: str):
@@ -121,11 +106,11 @@ def _timesteps(text: str) -> list[int]:
     Raises:
         StylizationError: names what is none.
     """
-    found = set()
-    for part in filter(None, (one.strip() for one in text.replace(";", ",").split(","))):
+    timesteps = set()
+    for part in filter(None, (piece.strip() for piece in text.replace(";", ",").split(","))):
         if not part.isdecimal() or not 1 <= int(part) <= 999:
             raise StylizationError("levels", f"'{part}' is no timestep", SUCH)
-        found.add(int(part))
-    if not found:
+        timesteps.add(int(part))
+    if not timesteps:
         raise StylizationError("levels", "there is none", SUCH)
-    return sorted(found, reverse=True)
+    return sorted(timesteps, reverse=True)

@@ -202,7 +202,7 @@ class StylizeSMSSampler(io.ComfyNode):
         step_scale="per element",
     ) -> io.NodeOutput:
         with naming(SAMPLER):
-            resumed_latent = resumed(resume_latent, resume_step)
+            resume = resumed(resume_latent, resume_step)
         return io.NodeOutput(
             _Sampler(
                 strength=strength,
@@ -211,6 +211,6 @@ class StylizeSMSSampler(io.ComfyNode):
                 shared=step_scale == "per picture",
                 drawn=levels == "drawn",
                 start=resume_step,
-                reached=resumed_latent,
+                resume=resume,
             )
         )

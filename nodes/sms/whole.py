@@ -92,7 +92,7 @@ class StylizeSMS(io.ComfyNode):
                 raise StylizationError("steps", f"it is {steps}", "Set at least 1")
             style = find_style(model, style_model)
             check_channels(model, samples)
-            resumed_latent = resumed(resume_latent, resume_step)
+            resume = resumed(resume_latent, resume_step)
             if strength == 0 or dial(model.model_options) == 0:
                 return io.NodeOutput(latent_image)
             sampler = StyleMatchingSampler(
@@ -103,7 +103,7 @@ class StylizeSMS(io.ComfyNode):
                 spectrum=SpectrumHold(weight=spectrum, proximal=spectrum_form == "proximal", color=color_hold),
                 refinement=None if relevance == "off" else Refinement(relevance_floor, live=relevance == "live"),
                 start=resume_step,
-                reached=resumed_latent,
+                resume=resume,
             )
             fake = FakeScore(trained=fake_score == "trained", blend=fake_blend)
             result = match_style(

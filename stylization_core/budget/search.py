@@ -1,7 +1,7 @@
 """How strong a stylization may be: limits on the content, and the strongest setting at which all of them hold.
 
-A setting is a factor on the strength of every operator; 0 is off. Nothing here knows what runs at a setting: the
-search asks a function for what the rulers say there.
+A setting is a factor on the strength of every operator; 0 is plain sampling. What runs at a setting is the caller's:
+the search is given a function from a factor to what the rulers measure there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import StylizationError
+from ..finite import check_finite_number
 from ..rulers.catalogue import CONTENT, STYLE, Ruler
 from ..rulers.style import StyleTarget
 
@@ -35,11 +36,11 @@ _LIMIT = re.compile(
 )
 _SIGNS = {"≥": ">=", "≤": "<=", "=>": ">=", "=<": "<="}
 _SHOWN = 40
-_TURN, _TURN_OF_LIMIT = 0.05, 0.02
-"""A curve turns where it comes back by more than these shares of its range and of its limit."""
+_RECOVERY_OF_RANGE, _RECOVERY_OF_BOUND = 0.05, 0.02
+"""A ruler recovers where a stronger setting keeps more by over these shares of its range and of its bound."""
 
 _NEARER = 0.01
-"""Progress to the style that is worth a remark."""
+"""How much more progress to the style is worth a remark in the report."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +166,16 @@ def read(limits: Sequence[Limit], content, pictures, mask=None, target: StyleTar
 
     Args:
         content: (B or 1, H, W, 3) in [0, 1].
-        pictures: (B, H, W, 3) in [0, 1]; where one is broken (NaN), no limit holds.
+        pictures: (B, H, W, 3) in [0, 1].
         mask: (B or 1, H, W) in [0, 1], for the limits inside it.
         target: the style.
+
+    Raises:
+        StylizationError: pictures that are not finite.
     """
-    pixels = pictures.detach().cpu().numpy() if hasattr(pictures, "detach") else np.asarray(pictures)
-    if not np.isfinite(pixels).all():
-        return Reading((float("nan"),) * len(limits), None if target is None else float("nan"))
-    values = [one.worst(one.ruler.measure(content, pictures, mask=mask if one.inside else None)) for one in limits]
+    values = [
+        limit.worst(limit.ruler.measure(content, pictures, mask=mask if limit.inside else None)) for limit in limits
+    ]
     style = None if target is None else float(target.progress(content, pictures).combined.mean())
     return Reading(tuple(values), style)
 
@@ -187,29 +190,29 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the search came to.
+class Outcome:
+    """What a search came to.
 
     Attributes:
         limits: all of them.
-        tried: settings in the order of their factors; short runs where ``checked`` has whole ones.
-        chosen: the strongest one that was tried and holds; None where there is none.
-        broken: settings that hold do not end where the first one fails.
-        turning: names of limits whose rulers come back at a stronger setting.
-        checked: whole runs after short ones, in the order of their factors.
+        tried: settings in the order of their factors; with short runs where ``checked`` has whole ones.
+        chosen: the strongest setting that was tried and holds; None where none does.
+        gap: some setting fails although a stronger one holds.
+        recovering: names of limits whose rulers keep more again at a stronger setting.
+        checked: the settings that were run in full after short runs, in the order of their factors.
     """
 
     limits: tuple[Limit, ...]
     tried: tuple[Setting, ...]
     chosen: Setting | None
-    broken: bool
-    turning: tuple[str, ...]
+    gap: bool
+    recovering: tuple[str, ...]
     checked: tuple[Setting, ...] = ()
 
     @property
     def monotone(self) -> bool:
-        """Whether stronger always was worse."""
-        return not (self.broken or self.turning)
+        """Whether a stronger setting never kept more than a weaker one."""
+        return not (self.gap or self.recovering)
 
     @property
     def off_is_worse(self) -> bool:
@@ -218,7 +221,7 @@ class Found:
 
     @property
     def final(self) -> tuple[Setting, ...]:
-        """The runs that decide."""
+        """The settings that decide: those run in full where there are any."""
         return self.checked or self.tried
 
     @property
@@ -226,8 +229,8 @@ class Found:
         """The weakest setting tried that is stronger than the chosen one."""
         if self.chosen is None:
             return None
-        # a short run says something about a whole one where no whole one was made
-        known = {**{one.factor: one for one in self.tried}, **{one.factor: one for one in self.checked}}
+        # Where a setting was run in full that counts; elsewhere its short run is all that is known of it.
+        known = {setting.factor: setting for setting in (*self.tried, *self.checked)}
         return next((known[factor] for factor in sorted(known) if factor > self.chosen.factor), None)
 
     @property
@@ -235,7 +238,8 @@ class Found:
         """The setting nearest to the style among those that hold, where that is not the chosen one."""
         if self.chosen is None or self.chosen.reading.style is None:
             return None
-        best = max((one for one in self.final if one.holds), key=lambda one: one.reading.style)
+        holding = (setting for setting in self.final if setting.holds)
+        best = max(holding, key=lambda setting: setting.reading.style)
         return best if best.reading.style > self.chosen.reading.style + _NEARER else None
 
     def broken_by(self, setting: Setting) -> list[tuple[Limit, float]]:
@@ -245,23 +249,26 @@ class Found:
 
 
 class _Trials:
-    """Settings tried, each once."""
+    """Measures settings, each factor once."""
 
     def __init__(self, evaluate: Callable[[float], Reading], limits: Sequence[Limit]):
         self.evaluate, self.limits = evaluate, limits
-        self.kept: dict[float, Setting] = {}
+        self.settings: dict[float, Setting] = {}
 
     def __call__(self, factor: float) -> Setting:
         factor = float(factor)
-        if factor not in self.kept:
+        if factor not in self.settings:
             reading = self.evaluate(factor)
-            holds = all(limit.holds(value) for limit, value in zip(self.limits, reading.values, strict=True))
-            self.kept[factor] = Setting(factor, reading, holds)
-        return self.kept[factor]
+            measured = list(zip(self.limits, reading.values, strict=True))
+            for limit, value in measured:
+                check_finite_number(value, f"{limit.name} at strength {factor:.4g}")
+            holds = all(limit.holds(value) for limit, value in measured)
+            self.settings[factor] = Setting(factor, reading, holds)
+        return self.settings[factor]
 
     @property
     def ordered(self) -> tuple[Setting, ...]:
-        return tuple(self.kept[factor] for factor in sorted(self.kept))
+        return tuple(self.settings[factor] for factor in sorted(self.settings))
 
 
 def strongest(
@@ -272,70 +279,80 @@ def strongest(
     grid: int = 5,
     bisections: int = 4,
     verify: Callable[[float], Reading] | None = None,
-) -> Found:
+) -> Outcome:
     """The strongest setting in [0, ``top``] at which all limits hold, among those that were tried.
 
-    A grid first. Where the settings that hold are not simply those below some factor (0, which is plain sampling, may
-    fail by itself), the grid is made twice as fine.
-    Then bisection between the strongest one that holds and the next: on a curve that crosses its limit once, the answer
-    is below the crossing by at most ``top / (grid - 1) / 2**bisections``.
+    An even grid is measured first. If some setting on it fails although a stronger one holds, the grid is made twice as
+    fine; strength 0 is left out of that question, since plain sampling may change more than the operators do.
+    Then the interval between the strongest setting that holds and the next one is bisected. On a curve that crosses its
+    limit once, the answer lies below the crossing by at most ``top / (grid - 1) / 2**bisections``.
 
     Args:
         evaluate: what is measured at a factor; asked once for each.
         grid: settings to begin with, both ends among them; at least 2.
-        verify: what a whole run measures, where ``evaluate`` makes short ones. Their answer is then checked, and
-            bisected downwards by whole runs until one holds.
+        verify: what a run in full measures, where ``evaluate`` makes short ones. The answer of the short runs is then
+            run in full, and bisected downwards by runs in full until one holds.
+
+    Raises:
+        StylizationError: a ruler that measures NaN or infinity.
     """
     limits, trials = tuple(limits), _Trials(evaluate, limits)
     factors = np.linspace(0.0, top, grid)
     for factor in factors:
         trials(factor)
-    if _broken(trials.ordered):
+    if _has_gap(trials.ordered):
         for factor in (factors[1:] + factors[:-1]) / 2:
             trials(factor)
     chosen = _bisected(trials, bisections)
-    broken, turning = _broken(trials.ordered), _turning(limits, trials.ordered)
+    gap, recovering = _has_gap(trials.ordered), _recovering(limits, trials.ordered)
     if verify is None:
-        return Found(limits, trials.ordered, chosen, broken, turning)
+        return Outcome(limits, trials.ordered, chosen, gap, recovering)
     whole = _Trials(verify, limits)
-    start = float(factors[1]) if chosen is None else chosen.factor
-    chosen = _verified(whole, start, chosen is None, bisections)
-    return Found(limits, trials.ordered, chosen, broken, turning, whole.ordered)
+    if chosen is None:  # no short run holds; a run in full may, near strength 0
+        chosen = _below(whole, float(factors[1]), bisections)
+    else:
+        chosen = whole(chosen.factor) if whole(chosen.factor).holds else _below(whole, chosen.factor, bisections)
+    return Outcome(limits, trials.ordered, chosen, gap, recovering, whole.ordered)
 
 
-def _acting(settings: Sequence[Setting]) -> Sequence[Setting]:
-    """All but strength 0 where only that fails: plain sampling, which can change more than the operators do."""
+def _without_plain(settings: Sequence[Setting]) -> Sequence[Setting]:
+    """All but strength 0 where that one alone fails."""
     return settings[1:] if not settings[0].holds and settings[1].holds else settings
 
 
-def _broken(settings: Sequence[Setting]) -> bool:
-    held = [one.holds for one in _acting(settings)]
-    return held != sorted(held, reverse=True)
+def _has_gap(settings: Sequence[Setting]) -> bool:
+    """Whether some setting fails although a stronger one holds."""
+    holding = [setting.holds for setting in _without_plain(settings)]
+    return holding != sorted(holding, reverse=True)
 
 
-def _turning(limits: Sequence[Limit], settings: Sequence[Setting]) -> tuple[str, ...]:
+def _recovering(limits: Sequence[Limit], settings: Sequence[Setting]) -> tuple[str, ...]:
+    """Names of limits whose rulers keep clearly more at some setting than at a weaker one."""
     names = []
     for place, limit in enumerate(limits):
-        harm = np.array([one.reading.values[place] for one in _acting(settings)]) * (-1 if limit.ruler.higher else 1)
-        harm = harm[np.isfinite(harm)]
-        if not len(harm):
-            continue
-        back = (np.maximum.accumulate(harm) - harm).max()
-        if back > max(_TURN * np.ptp(harm), _TURN_OF_LIMIT * abs(limit.bound)) and limit.name not in names:
+        values = np.array([setting.reading.values[place] for setting in _without_plain(settings)])
+        lost = -values if limit.ruler.higher else values
+        recovery = (np.maximum.accumulate(lost) - lost).max()
+        least = max(_RECOVERY_OF_RANGE * np.ptp(lost), _RECOVERY_OF_BOUND * abs(limit.bound))
+        if recovery > least and limit.name not in names:
             names.append(limit.name)
     return tuple(names)
 
 
 def _bisected(trials: _Trials, bisections: int) -> Setting | None:
-    """The strongest that holds, once the interval above it has been halved so often."""
+    """The strongest setting that holds, after bisecting the interval above it; None where none holds."""
     settings = trials.ordered
-    place = max((number for number, one in enumerate(settings) if one.holds), default=None)
-    if place is None or place == len(settings) - 1:
-        return None if place is None else settings[place]
-    return _between(trials, settings[place], settings[place + 1].factor, bisections)
+    holding = [place for place, setting in enumerate(settings) if setting.holds]
+    if not holding:
+        return None
+    strongest_held = holding[-1]
+    if strongest_held == len(settings) - 1:
+        return settings[-1]
+    return _between(trials, settings[strongest_held], settings[strongest_held + 1].factor, bisections)
 
 
 def _between(trials: _Trials, holding: Setting, failing: float, bisections: int) -> Setting:
+    """The strongest that holds after so many bisections between a setting that holds and a factor that fails."""
     for _ in range(bisections):
         middle = trials((holding.factor + failing) / 2)
         if middle.holds:
@@ -345,9 +362,7 @@ def _between(trials: _Trials, holding: Setting, failing: float, bisections: int)
     return holding
 
 
-def _verified(whole: _Trials, start: float, doubtful: bool, bisections: int) -> Setting | None:
-    """The strongest whole run that holds, from ``start`` down; ``doubtful`` where no short run held at all."""
-    if not doubtful and whole(start).holds:
-        return whole(start)
-    off = whole(0.0)
-    return _between(whole, off, start, bisections) if off.holds else None
+def _below(trials: _Trials, failing: float, bisections: int) -> Setting | None:
+    """The strongest that holds between strength 0 and a factor that fails; None where strength 0 fails too."""
+    plain = trials(0.0)
+    return _between(trials, plain, failing, bisections) if plain.holds else None

@@ -132,11 +132,11 @@ def _span(axes, row: Row, scores: Scores, color: str, y: float, thick: float, th
         return []
     at = lambda share: left + (right - left) * share  # noqa: E731
     axes.barh(y, right - left, left=left, height=thick, color=FAINT[theme], alpha=0.45)
-    reached = float(np.clip(scale.place(scores.mean), -_OVER, 1 + _OVER))
-    axes.barh(y, at(reached) - left, left=left, height=thick, color=color)
-    if reached in (-_OVER, 1 + _OVER):
+    end = float(np.clip(scale.place(scores.mean), -_OVER, 1 + _OVER))
+    axes.barh(y, at(end) - left, left=left, height=thick, color=color)
+    if end in (-_OVER, 1 + _OVER):
         # further out than there is room
-        axes.plot([at(reached)], [y], "<" if reached < 0 else ">", color=color, markersize=thick * 0.8)
+        axes.plot([at(end)], [y], "<" if end < 0 else ">", color=color, markersize=thick * 0.8)
     if len(scores.values) > 1:
         ends = np.clip(scale.place(np.array([scores.values.min(), scores.values.max()])), -_OVER, 1 + _OVER)
         axes.plot(at(ends), [y, y], "-", color=INK[theme], linewidth=1.5, marker="|", markersize=thick * 0.6)
@@ -151,10 +151,16 @@ def _span(axes, row: Row, scores: Scores, color: str, y: float, thick: float, th
 def _footer(report: Report) -> list[str]:
     lines = []
     if "results" in report.sets:
-        found = [f"{name} {shown(one.color)} ΔE, {shown(one.texture)} oct" for name, one in report.sets.items()]
-        lines.append(f"Unlike each other:  {';  '.join(found)}")
+        sets = [
+            f"{name} {shown(distance.color)} ΔE, {shown(distance.texture)} oct"
+            for name, distance in report.sets.items()
+        ]
+        lines.append(f"Unlike each other:  {';  '.join(sets)}")
     if report.flicker is not None:
-        values = ["-" if one is None else f"{one:.4f}" for one in (report.flicker.mean, report.flicker.identity)]
+        values = [
+            "-" if distance is None else f"{distance:.4f}"
+            for distance in (report.flicker.mean, report.flicker.identity)
+        ]
         lines.append(f"Flicker:  {values[0]};  source {values[1]}")
     return lines
 

@@ -59,7 +59,7 @@ def checked(content, result, exemplars=None, mask=None) -> Material:
     """
     content, result = _pictures(content, "content"), _pictures(result, "result")
     content = as_encoded(content, result.shape[1:3])
-    sizes = [f"{one.shape[2]}x{one.shape[1]}" for one in (content, result)]
+    sizes = [f"{pictures.shape[2]}x{pictures.shape[1]}" for pictures in (content, result)]
     if sizes[0] != sizes[1]:
         raise StylizationError(
             "content and result",
@@ -90,14 +90,14 @@ def _pictures(images, subject: str) -> np.ndarray:
     """float32 (B, H, W, 3), each looked at by itself, since doubles of a long sequence would not fit in memory."""
     if len(images) == 0:
         raise StylizationError(subject, "there is no picture in it", "Connect at least one")
-    return np.stack([batch(one, subject)[0].astype(np.float32) for one in images])
+    return np.stack([batch(picture, subject)[0].astype(np.float32) for picture in images])
 
 
 def _mask(mask, result: np.ndarray) -> np.ndarray:
     """float64 (1 or B, H, W)."""
     mask = as_encoded(mask.reshape(-1, *mask.shape[-2:]), result.shape[1:3])
-    found, count = areas(mask, len(result), result.shape[1:3]), len(mask)
-    return np.stack(found[:count])
+    masks, count = areas(mask, len(result), result.shape[1:3]), len(mask)
+    return np.stack(masks[:count])
 
 
 def fitted(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -105,6 +105,6 @@ def fitted(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image, ImageOps
 
     height, width = size
-    eight_bit = (Image.fromarray((one * 255).round().astype(np.uint8)) for one in pictures)
-    cut = [ImageOps.fit(one, (width, height), Image.LANCZOS) for one in eight_bit]
-    return np.stack([np.asarray(one, np.float32) / 255 for one in cut])
+    eight_bit = (Image.fromarray((picture * 255).round().astype(np.uint8)) for picture in pictures)
+    cut = [ImageOps.fit(picture, (width, height), Image.LANCZOS) for picture in eight_bit]
+    return np.stack([np.asarray(picture, np.float32) / 255 for picture in cut])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..charts import INK, PAPER
+from ..charts import INK, PAPER, prepared
 from ..rulers.images import luminance
 from .material import Material
 
@@ -30,7 +30,7 @@ def change_map(photo: np.ndarray, result: np.ndarray) -> np.ndarray:
 
     sigma = max(1.5, min(photo.shape[:2]) / PART)
     settings = {"gaussian_weights": True, "sigma": sigma, "use_sample_covariance": False, "data_range": 1.0}
-    light = (luminance(one.astype(np.float64)) for one in (photo, result))
+    light = (luminance(picture.astype(np.float64)) for picture in (photo, result))
     _, local = structural_similarity(*light, K1=1e4, full=True, **settings)
     return np.clip(1 - local, 0, 1)
 
@@ -48,7 +48,7 @@ def overlay(given: Material, theme: str, tick: Callable[[], None] = lambda: None
 
 
 def _heated(given: Material, number: int, case: tuple[int, int], theme: str) -> np.ndarray:
-    from matplotlib import colormaps
+    colormaps = prepared().colormaps
 
     heat = change_map(given.content[case[0]], given.result[number])
     colors = colormaps[HEAT](heat)[..., :3]
@@ -81,7 +81,7 @@ def _outline(mask: np.ndarray) -> np.ndarray:
 
 def _scale(width: int, title: str, theme: str) -> np.ndarray:
     """A strip with the colours of the heat and what they mean."""
-    from matplotlib import colormaps
+    colormaps = prepared().colormaps
 
     strip, draw, font, height = _strip(width, theme)
     ends = ("none", "all")
@@ -91,12 +91,12 @@ def _scale(width: int, title: str, theme: str) -> np.ndarray:
     left, right = round(x + wide[0] + height + wide[1]), round(width - height // 3 - wide[2] - height // 3)
     draw.text((left - height // 3, middle), ends[0], INK[theme], font=font, anchor="rm")
     draw.text((width - height // 3, middle), ends[1], INK[theme], font=font, anchor="rm")
-    found = np.asarray(strip, np.float64) / 255
+    canvas = np.asarray(strip, np.float64) / 255
     if right - left >= height:
         rows = slice(height // 4, height - height // 4)
         shares = np.linspace(0, 1, right - left)
-        found[rows, left:right] = colormaps[HEAT](shares)[None, :, :3]
-    return found
+        canvas[rows, left:right] = colormaps[HEAT](shares)[None, :, :3]
+    return canvas
 
 
 def before_after(given: Material, theme: str) -> np.ndarray:
@@ -106,7 +106,7 @@ def before_after(given: Material, theme: str) -> np.ndarray:
 
 def _beside(given: Material, number: int, photo: int, theme: str) -> np.ndarray:
     factor = _factor(given.result[number])
-    both = [_enlarged(one, factor) for one in (given.content[photo], given.result[number])]
+    both = [_enlarged(picture, factor) for picture in (given.content[photo], given.result[number])]
     gap = np.broadcast_to(_color(PAPER[theme]), (both[0].shape[0], _GAP, 3))
     row = np.concatenate([both[0], gap, both[1]], axis=1)
     strip, draw, font, height = _strip(row.shape[1], theme)
@@ -117,17 +117,14 @@ def _beside(given: Material, number: int, photo: int, theme: str) -> np.ndarray:
 
 
 def _color(name: str) -> np.ndarray:
-    from matplotlib.colors import to_rgb
-
-    return np.array(to_rgb(name))
+    return np.array(prepared().colors.to_rgb(name))
 
 
 def _strip(width: int, theme: str):
     """A strip to write on that wide, its pen, a font, and its height, which grows with it: nodes show all one size."""
-    from matplotlib import get_data_path
     from PIL import Image, ImageDraw, ImageFont
 
     height = int(np.clip(_LINE * width, 22, 84))
     strip = Image.new("RGB", (width, height), PAPER[theme])
-    path = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    path = Path(prepared().get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return strip, ImageDraw.Draw(strip), ImageFont.truetype(str(path), round(height * 0.55)), height

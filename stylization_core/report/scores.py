@@ -149,7 +149,7 @@ class Report:
 
     def as_json(self) -> str:
         """JSON without NaN; ``version`` says which form, rulers stand below ``rulers`` by their keys."""
-        found = {
+        numbers = {
             "version": VERSION,
             "size": list(self.size),
             "results": self.results,
@@ -158,12 +158,13 @@ class Report:
             "region": _number(self.region),
             "rulers": {row.key: row.as_json() for row in self.rows},
             "set": {
-                name: {"color": _number(one.color), "texture": _number(one.texture)} for name, one in self.sets.items()
+                name: {"color": _number(distance.color), "texture": _number(distance.texture)}
+                for name, distance in self.sets.items()
             },
             "flicker": self.flicker.as_json() if self.flicker else None,
             "notes": list(self.notes),
         }
-        return json.dumps(found, allow_nan=False)
+        return json.dumps(numbers, allow_nan=False)
 
     def group(self, name: str) -> list[Row]:
         """Rows of one group."""
@@ -176,19 +177,19 @@ class Report:
         return "\n\n".join(block for block in blocks if block) + "\n"
 
     def _head(self) -> str:
-        found = [f"{counted(self.results, 'result')}, {self.size[0]}x{self.size[1]} pixels"]
-        found.append(f"{counted(self.contents, 'photo')}, {counted(self.exemplars, 'style picture')}")
+        parts = [f"{counted(self.results, 'result')}, {self.size[0]}x{self.size[1]} pixels"]
+        parts.append(f"{counted(self.contents, 'photo')}, {counted(self.exemplars, 'style picture')}")
         if self.region is not None:
-            found.append(f"region: {100 * self.region:.0f} % of the picture")
-        return "; ".join(found)
+            parts.append(f"region: {100 * self.region:.0f} % of the picture")
+        return "; ".join(parts)
 
     def _tables(self) -> list[str]:
         titles = [(CONTENT, "Content kept"), (STYLE, "Style reached")]
-        found = [self._table(title, [(row, row.whole) for row in self.group(group)]) for group, title in titles]
+        tables = [self._table(title, [(row, row.whole) for row in self.group(group)]) for group, title in titles]
         if self.region is not None:
             inside = [(f"{title}, region", [(row, row.region) for row in self.group(group)]) for group, title in titles]
-            found += [self._table(*one) for one in inside]
-        return found
+            tables += [self._table(*part) for part in inside]
+        return tables
 
     def _table(self, title: str, rows: list[tuple[Row, Scores | None]]) -> str:
         measured = [(row, scores) for row, scores in rows if scores is not None]
@@ -208,14 +209,14 @@ class Report:
         heads = list(self.sets)
         lines = [_line("How unlike each other", "", heads)]
         for label, key in (("colour (CIELAB)", "color"), ("texture (octaves)", "texture")):
-            lines.append(_line(label, DOWN, [shown(getattr(one, key)) for one in self.sets.values()], heads))
+            lines.append(_line(label, DOWN, [shown(getattr(distance, key)) for distance in self.sets.values()], heads))
         return "\n".join(lines)
 
     def _frames(self) -> str:
         if self.flicker is None:
             return ""
         heads = ["result", "source"]
-        values = ["-" if one is None else f"{one:.4f}" for one in (self.flicker.mean, self.flicker.identity)]
+        values = ["-" if value is None else f"{value:.4f}" for value in (self.flicker.mean, self.flicker.identity)]
         return "\n".join([_line("Sequence", "", heads), _line("flicker", DOWN, values, heads)])
 
     def _each(self) -> str:
@@ -230,10 +231,10 @@ class Report:
 
     def _mute(self) -> list[str]:
         """Which rulers have anchors that make no scale."""
-        found = [row for row in self.group(STYLE) if row.whole and not row.scale(row.whole)]
-        if not found:
+        mute = [row for row in self.group(STYLE) if row.whole and not row.scale(row.whole)]
+        if not mute:
             return []
-        said = f"{', '.join(_label(row) for row in found)}: the photo is as near to the style as pictures of the style "
+        said = f"{', '.join(_label(row) for row in mute)}: the photo is as near to the style as pictures of the style "
         return [said + "are to each other, so the number tells little here"]
 
     def _legend(self) -> str:

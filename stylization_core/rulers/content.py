@@ -56,8 +56,8 @@ def _off_the_border(area: np.ndarray) -> np.ndarray:
 def _cases(photo, result, mask) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """What is compared with what, and where."""
     pairs = pair(photo, result)
-    found = areas(mask, len(pairs), pairs[0][0].shape[:2])
-    return [(a, b, area) for (a, b), area in zip(pairs, found, strict=True)]
+    masks = areas(mask, len(pairs), pairs[0][0].shape[:2])
+    return [(a, b, area) for (a, b), area in zip(pairs, masks, strict=True)]
 
 
 def edge_strength(image: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def edge_agreement(photo, result, mask=None) -> np.ndarray:
 
 def _correlation(first: np.ndarray, second: np.ndarray, area: np.ndarray | None) -> float:
     weight = np.ones_like(first) if area is None else area
-    first, second = (one - np.average(one, weights=weight) for one in (first, second))
+    first, second = (values - np.average(values, weights=weight) for values in (first, second))
     norm = np.sqrt((weight * first**2).sum() * (weight * second**2).sum())
     return float((weight * first * second).sum() / norm) if norm > _SILENT else 0.0
 
@@ -227,7 +227,7 @@ def _relief(light: np.ndarray, marked: np.ndarray) -> np.ndarray:
 
     mean, share = light * marked, marked.astype(float)
     for _ in range(2):
-        mean, share = (uniform_filter(one, min(light.shape), mode="constant") for one in (mean, share))
+        mean, share = (uniform_filter(part, min(light.shape), mode="constant") for part in (mean, share))
     return (light - mean / np.maximum(share, _SILENT)) * marked
 
 
@@ -239,22 +239,22 @@ def _read(first: np.ndarray, second: np.ndarray, marked: np.ndarray) -> float:
         raise StylizationError("mask", "the photo is even where it marks", "Mark a text or label that can be read")
     if np.ptp(second[marked]) < _FAINT:
         return 0.0
-    strokes, found = (light > threshold_otsu(light[marked]) for light in (first, second))
+    strokes, of_result = (light > threshold_otsu(light[marked]) for light in (first, second))
     steps = range(-NUDGE, NUDGE + 1)
     moves = [(down, right) for down in steps for right in steps]
-    agreements = [abs(_agreement(strokes, *np.roll((found, marked), move, (1, 2)), marked)) for move in moves]
+    agreements = [abs(_agreement(strokes, *np.roll((of_result, marked), move, (1, 2)), marked)) for move in moves]
     best = int(np.argmax(agreements))
     before, after = _contrast(first, strokes, marked), _contrast(np.roll(second, moves[best], (0, 1)), strokes, marked)
     return float(agreements[best] * min(1.0, after / (ENOUGH_CONTRAST * before)))
 
 
-def _agreement(strokes: np.ndarray, found: np.ndarray, there: np.ndarray, marked: np.ndarray) -> float:
+def _agreement(strokes: np.ndarray, of_result: np.ndarray, there: np.ndarray, marked: np.ndarray) -> float:
     """Matthews' correlation of two maps (bool) where both are known."""
     both = marked & there
-    total, one, other = (float(np.count_nonzero(each & both)) for each in (both, strokes, found))
-    common = float(np.count_nonzero(strokes & found & both))
-    norm = np.sqrt(one * (total - one) * other * (total - other))
-    return (common * total - one * other) / norm if norm > 0 else 0.0
+    total, first, second = (float(np.count_nonzero(area & both)) for area in (both, strokes, of_result))
+    common = float(np.count_nonzero(strokes & of_result & both))
+    norm = np.sqrt(first * (total - first) * second * (total - second))
+    return (common * total - first * second) / norm if norm > 0 else 0.0
 
 
 def _contrast(light: np.ndarray, strokes: np.ndarray, marked: np.ndarray) -> float:

@@ -43,7 +43,7 @@ def self_similarity_distance(photo_tokens, result_tokens, weights=None) -> np.nd
     return np.array(values)
 
 
-def tokens(found, subject: str = "tokens") -> np.ndarray:
+def tokens(features, subject: str = "tokens") -> np.ndarray:
     """Tokens as float64 (B, N, C).
 
     Args:
@@ -53,21 +53,23 @@ def tokens(found, subject: str = "tokens") -> np.ndarray:
     Raises:
         StylizationError: another shape, whole numbers, NaN or infinite values.
     """
-    found = found.detach().float().cpu().numpy() if hasattr(found, "detach") else np.asarray(found)
-    if found.ndim == 2:
-        found = found[None]
-    if found.ndim != 3 or 0 in found.shape:
-        raise StylizationError(subject, f"the shape is {found.shape}, not (B, N, C)", "Give the patches of a network")
-    if not np.issubdtype(found.dtype, np.floating):
-        raise StylizationError(subject, f"the values are {found.dtype}", "Give floating point features")
-    if not np.isfinite(found).all():
+    features = features.detach().float().cpu().numpy() if hasattr(features, "detach") else np.asarray(features)
+    if features.ndim == 2:
+        features = features[None]
+    if features.ndim != 3 or 0 in features.shape:
+        raise StylizationError(
+            subject, f"the shape is {features.shape}, not (B, N, C)", "Give the patches of a network"
+        )
+    if not np.issubdtype(features.dtype, np.floating):
+        raise StylizationError(subject, f"the values are {features.dtype}", "Give floating point features")
+    if not np.isfinite(features).all():
         raise StylizationError(subject, "some values are NaN or infinite", "Run the network at a higher precision")
-    return found.astype(np.float64)
+    return features.astype(np.float64)
 
 
-def _weights(weights, found: np.ndarray) -> np.ndarray:
+def _weights(weights, features: np.ndarray) -> np.ndarray:
     """(B, N), each row summing to 1; without any all count alike."""
-    count, patches = found.shape[:2]
+    count, patches = features.shape[:2]
     if weights is None:
         return np.full((count, patches), 1 / patches)
     weights = weights.detach().float().cpu().numpy() if hasattr(weights, "detach") else np.asarray(weights)
@@ -83,9 +85,9 @@ def _weights(weights, found: np.ndarray) -> np.ndarray:
     return np.broadcast_to(weights / sums, (count, patches))
 
 
-def _similarities(found: np.ndarray) -> np.ndarray:
+def _similarities(features: np.ndarray) -> np.ndarray:
     """Cosine of every patch with every other, (N, C) -> (N, N)."""
-    unit = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), _SILENT)
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), _SILENT)
     return unit @ unit.T
 
 
@@ -137,9 +139,9 @@ def _style_pair(result_tokens, exemplar_tokens) -> tuple[np.ndarray, np.ndarray]
     return result, exemplars
 
 
-def _grams(found: np.ndarray, weights, subject: str) -> np.ndarray:
+def _grams(features: np.ndarray, weights, subject: str) -> np.ndarray:
     """(B, N, C) -> (B, C, C) of norm 1."""
-    weighted = found * np.sqrt(_weights(weights, found))[..., None]
+    weighted = features * np.sqrt(_weights(weights, features))[..., None]
     return _unit(weighted.transpose(0, 2, 1) @ weighted, subject)
 
 
@@ -176,8 +178,8 @@ def moment_distance(result_tokens, exemplar_tokens, weights=None) -> np.ndarray:
     return np.sqrt(apart / np.maximum(scale, _SILENT))
 
 
-def _moments(found: np.ndarray, weights) -> tuple[np.ndarray, np.ndarray]:
+def _moments(features: np.ndarray, weights) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over the patches, (B, C) each."""
-    weights = _weights(weights, found)[..., None]
-    mean = (found * weights).sum(axis=1)
-    return mean, np.sqrt((weights * (found - mean[:, None]) ** 2).sum(axis=1))
+    weights = _weights(weights, features)[..., None]
+    mean = (features * weights).sum(axis=1)
+    return mean, np.sqrt((weights * (features - mean[:, None]) ** 2).sum(axis=1))

@@ -20,16 +20,16 @@ def batch(images, subject: str = "images") -> np.ndarray:
     Raises:
         StylizationError: another shape, whole numbers, NaN or infinite values, no picture at all.
     """
-    found = images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
-    if found.ndim == 3:
-        found = found[None]
-    if found.ndim != 4 or found.shape[-1] != 3 or 0 in found.shape:
-        raise StylizationError(subject, f"the shape is {found.shape}, not (B, H, W, 3)", "Give RGB pictures")
-    if not np.issubdtype(found.dtype, np.floating):
-        raise StylizationError(subject, f"the values are {found.dtype}", "Give floating point values in [0, 1]")
-    if not np.isfinite(found).all():
+    pixels = images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
+    if pixels.ndim == 3:
+        pixels = pixels[None]
+    if pixels.ndim != 4 or pixels.shape[-1] != 3 or 0 in pixels.shape:
+        raise StylizationError(subject, f"the shape is {pixels.shape}, not (B, H, W, 3)", "Give RGB pictures")
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise StylizationError(subject, f"the values are {pixels.dtype}", "Give floating point values in [0, 1]")
+    if not np.isfinite(pixels).all():
         raise StylizationError(subject, "some values are NaN or infinite", "Look at the node that made the picture")
-    return found.astype(np.float64).clip(0.0, 1.0)
+    return pixels.astype(np.float64).clip(0.0, 1.0)
 
 
 def pair(photo, result) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -66,22 +66,22 @@ def areas(mask, pictures: int, size: tuple[int, int], subject: str = "mask") -> 
     """
     if mask is None:
         return [None] * pictures
-    found = mask.detach().cpu().numpy() if hasattr(mask, "detach") else np.asarray(mask)
-    if found.ndim < 2 or 0 in found.shape:
-        raise StylizationError(subject, f"the shape is {found.shape}, not (B, H, W)", "Give a mask of the picture")
-    found = found.reshape(-1, *found.shape[-2:]).astype(np.float64)
-    if found.shape[1:] != tuple(size):
-        sizes = f"it is {found.shape[2]}x{found.shape[1]} pixels, the pictures are {size[1]}x{size[0]}"
+    masks = mask.detach().cpu().numpy() if hasattr(mask, "detach") else np.asarray(mask)
+    if masks.ndim < 2 or 0 in masks.shape:
+        raise StylizationError(subject, f"the shape is {masks.shape}, not (B, H, W)", "Give a mask of the picture")
+    masks = masks.reshape(-1, *masks.shape[-2:]).astype(np.float64)
+    if masks.shape[1:] != tuple(size):
+        sizes = f"it is {masks.shape[2]}x{masks.shape[1]} pixels, the pictures are {size[1]}x{size[0]}"
         raise StylizationError(subject, sizes, "Draw the mask on the picture, or resize it to the picture's size")
-    if len(found) not in (1, pictures):
-        raise StylizationError(subject, f"it has {len(found)} entries for {pictures} pictures", "Give one, or as many")
-    if not np.isfinite(found).all():
+    if len(masks) not in (1, pictures):
+        raise StylizationError(subject, f"it has {len(masks)} entries for {pictures} pictures", "Give one, or as many")
+    if not np.isfinite(masks).all():
         raise StylizationError(subject, "some values are NaN or infinite", "Look at the node that made it")
-    found = found.clip(0.0, 1.0)
-    empty = [number for number, one in enumerate(found) if not one.any()]
+    masks = masks.clip(0.0, 1.0)
+    empty = [number for number, area in enumerate(masks) if not area.any()]
     if empty:
         raise StylizationError(subject, f"nothing is marked in entry {empty[0]}", "Mark a region, or disconnect it")
-    return [found[number % len(found)] for number in range(pictures)]
+    return [masks[number % len(masks)] for number in range(pictures)]
 
 
 def box(area: np.ndarray) -> tuple[slice, slice]:

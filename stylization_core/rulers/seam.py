@@ -34,24 +34,26 @@ def seam(result, mask, *beside) -> np.ndarray:
     """
     pictures = batch(result, "result")
     inside = [area >= area.max() / 2 for area in areas(mask, len(pictures), pictures.shape[1:3])]
-    others = [_alike(one, pictures) for one in beside]
+    others = [_alike(other, pictures) for other in beside]
     values = []
     for number, (picture, area) in enumerate(zip(pictures, inside, strict=True)):
         borders = np.diff(area, axis=0), np.diff(area, axis=1)
         if not any(border.any() for border in borders):
             values.append(1.0)
             continue
-        usual = [_step(one[number % len(one)], borders) for one in others] or [_step(picture, _everywhere(borders))]
+        usual = [_step(other[number % len(other)], borders) for other in others] or [
+            _step(picture, _everywhere(borders))
+        ]
         values.append(max(_step(picture, borders), VISIBLE) / max(float(np.mean(usual)), VISIBLE))
     return np.array(values)
 
 
 def _alike(given, pictures: np.ndarray) -> np.ndarray:
-    found = batch(given, "beside")
-    if found.shape[1:] != pictures.shape[1:] or len(found) not in (1, len(pictures)):
-        shapes = f"it is {found.shape}, the result {pictures.shape}"
+    others = batch(given, "beside")
+    if others.shape[1:] != pictures.shape[1:] or len(others) not in (1, len(pictures)):
+        shapes = f"it is {others.shape}, the result {pictures.shape}"
         raise StylizationError("beside", shapes, "Give pictures of one size, one or as many")
-    return found
+    return others
 
 
 def _everywhere(borders: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

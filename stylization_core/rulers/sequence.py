@@ -41,12 +41,12 @@ def flicker(frames, source=None, mask=None) -> np.ndarray:
     frames = batch(frames, "frames")
     if len(frames) < 2:
         raise StylizationError("frames", f"there are {len(frames)}", "Give two or more")
-    found = areas(mask, len(frames), frames.shape[1:3])
+    masks = areas(mask, len(frames), frames.shape[1:3])
     motion = None if source is None else _source(source, frames)
     values = []
     for number in range(1, len(frames)):
         before, now = frames[number - 1], frames[number]
-        weight = np.ones(now.shape[:2]) if found[number] is None else found[number]
+        weight = np.ones(now.shape[:2]) if masks[number] is None else masks[number]
         if motion is not None:
             before, steady = _moved(before, motion[number - 1], motion[number])
             share = np.average(steady, weights=weight)
@@ -59,7 +59,9 @@ def flicker(frames, source=None, mask=None) -> np.ndarray:
 def _source(source, frames: np.ndarray) -> np.ndarray:
     source = batch(source, "source")
     if source.shape != frames.shape:
-        shapes = (f"{len(each)} frames of {each.shape[2]}x{each.shape[1]} pixels" for each in (source, frames))
+        shapes = (
+            f"{len(sequence)} frames of {sequence.shape[2]}x{sequence.shape[1]} pixels" for sequence in (source, frames)
+        )
         raise StylizationError("source", f"it has {next(shapes)} for {next(shapes)}", "Give the frames' own source")
     at_least(_NARROW, source.shape[1:], "source")
     return source

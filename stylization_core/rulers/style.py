@@ -61,13 +61,13 @@ def _color_features(images, subject: str, mask=None) -> np.ndarray:
 def _cases(images, subject: str, mask) -> list[tuple[np.ndarray, np.ndarray | None]]:
     """Pictures, each with the pixels (bool, (H, W)) that count: at least half as marked as any."""
     pictures = batch(images, subject)
-    found = areas(mask, len(pictures), pictures.shape[1:3])
-    inside = (None if area is None else area >= area.max() / 2 for area in found)
+    masks = areas(mask, len(pictures), pictures.shape[1:3])
+    inside = (None if area is None else area >= area.max() / 2 for area in masks)
     return list(zip(pictures, inside, strict=True))
 
 
-def _color_gap(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    return np.sqrt(3 * ((found - wanted) ** 2).mean(axis=(1, 2)))
+def _color_gap(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    return np.sqrt(3 * ((features - wanted) ** 2).mean(axis=(1, 2)))
 
 
 def _center(features: np.ndarray) -> np.ndarray:
@@ -114,8 +114,8 @@ def _texture_features(images, subject: str, mask=None) -> np.ndarray:
     return np.stack([texture_statistics(*case) for case in _cases(images, subject, mask)])
 
 
-def _texture_gap(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    return np.sqrt(((found - wanted) ** 2).mean(axis=(1, 2)))
+def _texture_gap(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    return np.sqrt(((features - wanted) ** 2).mean(axis=(1, 2)))
 
 
 def texture_statistics(image: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
@@ -252,11 +252,11 @@ def set_distance(pictures, mask=None) -> SetDistance:
     """
     pictures = _several(pictures, "pictures")
     first, second = np.triu_indices(len(pictures), 1)
-    found = {}
+    distances = {}
     for name, features, gap in _RULERS:
         measured = features(pictures, "pictures", mask)
-        found[name] = float(gap(measured[first], measured[second]).mean())
-    return SetDistance(**found)
+        distances[name] = float(gap(measured[first], measured[second]).mean())
+    return SetDistance(**distances)
 
 
 def style_copy_distance(exemplars) -> SetDistance:
@@ -269,8 +269,8 @@ def style_copy_distance(exemplars) -> SetDistance:
         StylizationError: fewer than two exemplars.
     """
     exemplars = _several(exemplars, "exemplars")
-    found = {}
+    distances = {}
     for name, features, gap in _RULERS:
         wanted = features(exemplars, "exemplars")
-        found[name] = float(gap(wanted, _others(wanted)).mean())
-    return SetDistance(**found)
+        distances[name] = float(gap(wanted, _others(wanted)).mean())
+    return SetDistance(**distances)

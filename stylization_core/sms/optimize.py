@@ -64,9 +64,55 @@ class Terms:
 def score_gradient(style: Tensor, fake: Tensor, weight: float) -> Tensor:
     """Gradient of the style matching score at the clean latent, SMS's w_t (e_style - e_fake) in x0 space.
 
-    With sigma-scaled noise e = (x_t - D) / sigma, so w_t (e_style - e_fake) = w_t / sigma (D_fake - D_style).
+    With sigma-scaled noise e = (x_t - D) / sigma, so w_t (e_style - e_fake) = w_t / sigma (D_fake - D_style). The
+    published code takes zero for what is not a number, which hands back the picture as it was; see :class:`NotFinite`.
     """
-    return torch.nan_to_num(weight * (fake - style))
+    return weight * (fake - style)
+
+
+class NotFinite(ArithmeticError):
+    """A step of an optimisation made NaN or infinite values; it was not taken, nor was any after it.
+
+    Attributes:
+        step: which.
+        part: what was not finite first, one of :data:`PARTS`.
+    """
+
+    def __init__(self, step: int, part: str):
+        super().__init__(f"{part} is not finite at step {step}")
+        self.step, self.part = step, part
+
+
+PARTS = ("the prediction with the style", "the prediction without it", "the relevance map", "the step")
+"""What a step is made of, in the order in which a cause shows."""
+
+
+class _Watch:
+    """Notices values that are not finite, without waiting for the device at each step.
+
+    Args:
+        device: of the values.
+        every: steps between two looks at what was noticed.
+    """
+
+    def __init__(self, device: torch.device, every: int):
+        self.every = every
+        # the first step with such a value, or -1, and its parts
+        self._first = torch.full((1 + len(PARTS),), -1, device=device)
+
+    def guard(self, step: int, x: Tensor, before: Tensor, *parts: Tensor) -> Tensor:
+        """``x``, or ``before`` from the first step on that is not finite. ``parts`` are those of :data:`PARTS`."""
+        finite = torch.stack([part.isfinite().all().to(x.device) for part in (*parts, x)])
+        fresh = (self._first[0] < 0) & ~finite.all()
+        self._first = torch.where(fresh, torch.cat([self._first.new_full((1,), step), (~finite).long()]), self._first)
+        return torch.where(self._first[0] < 0, x, before)
+
+    def look(self, step: int, last: bool) -> None:
+        """Raise :class:`NotFinite` at the steps whose turn it is."""
+        if last or step % self.every == 0:
+            first, *found = self._first.tolist()
+            if first >= 0:
+                raise NotFinite(first, next(part for part, bad in zip(PARTS, found, strict=True) if bad))
 
 
 def channel_spread(source: Tensor) -> Tensor:
@@ -93,8 +139,9 @@ def optimize(
     spread: Tensor | None = None,
     shared: bool = False,
     start: int = 0,
-    reached: Tensor | None = None,
+    resume: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
+    looks: int = 50,
 ) -> Tensor:
     """Minimise the style matching score of a latent (SMS, one iteration per entry of ``schedule``).
 
@@ -104,17 +151,21 @@ def optimize(
         seed: of the noise stream.
         spread: relative step length per channel, see :func:`channel_spread`; None takes all alike (published).
         shared: one step length per picture instead of one per element (published), see :class:`Adam`.
-        start, reached: continue at this step from this latent; Adam's moments start anew.
-        on_step: called after each step with its index and the latent reached.
+        start, resume: continue at this step from this latent; Adam's moments start anew.
+        on_step: called after each step with its index and the latent after it, which is always finite.
+        looks: how often in a run the device is waited for, to see whether all is finite; at the last step always.
 
     Returns:
         The optimised latent, float32.
+
+    Raises:
+        NotFinite: a step made something else than numbers; ``on_step`` has had the latent of the last good one.
     """
     source = source.float()
-    x = source if reached is None else reached.float().to(source.device)
+    x = source if resume is None else resume.float().to(source.device)
     if terms.strength == 0:
         return x
-    adam = Adam(source, shared=shared)
+    adam, watch = Adam(source, shared=shared), _Watch(source.device, max(1, len(schedule) // looks))
     noise_stream = stream(seed, "sms.noise")
     spread = torch.ones_like(source[:, :, :1, :1]) if spread is None else spread
     for step in range(len(schedule)):
@@ -124,7 +175,8 @@ def optimize(
         noise = noise.to(source.device)
         style, fake = predict(add_noise(x, noise, step), step)
         fake = torch.lerp(fake.float(), x, terms.blend)
-        gradient = score_gradient(style.float(), fake, schedule.weights[step]) * _relevance(terms, noise, step)
+        relevance = _relevance(terms, noise, step)
+        gradient = score_gradient(style.float(), fake, schedule.weights[step]) * relevance
         size = schedule.step_sizes[step] * terms.strength
         rate = terms.band * schedule.rates[step]
         weight = PUBLISHED_LAMBDA * terms.spectrum
@@ -143,8 +195,10 @@ def optimize(
             x = terms.protection.held(x, before)
         if terms.mask is not None:
             x = torch.lerp(source, x, terms.mask)
+        x = watch.guard(step, x, before, style, fake, relevance if torch.is_tensor(relevance) else before)
         if on_step is not None:
             on_step(step, x)
+        watch.look(step, step + 1 == len(schedule))
     return x
 
 

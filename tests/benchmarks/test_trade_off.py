@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 
 @pytest.fixture(scope="module")
-def trade_off():
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "trade_off.py"
-    spec = importlib.util.spec_from_file_location("benchmark_trade_off", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def trade_off(benchmarks):
+    return benchmarks.module("common.trade_off")
 
 
 def dense(curve, count=20001):
@@ -36,7 +29,7 @@ def test_style_reached_within_a_budget_is_the_best_along_the_line(trade_off, cur
         for content in (0.05, 0.3, 0.6, 0.9):
             allowed = points[points[:, 0] >= content, 1]
             best = max(allowed.max(), 0.0) if len(allowed) else 0.0
-            assert trade_off.reached(curve, content) == pytest.approx(best, abs=2e-3)
+            assert trade_off.style_within(curve, content) == pytest.approx(best, abs=2e-3)
 
 
 def test_content_kept_at_a_style_is_the_best_along_the_line(trade_off, curves):
@@ -44,7 +37,7 @@ def test_content_kept_at_a_style_is_the_best_along_the_line(trade_off, curves):
         points = dense(curve)
         for style in (0.1, 0.5, 0.95):
             allowed = points[points[:, 1] >= style, 0]
-            found = trade_off.kept(curve, style)
+            found = trade_off.content_at(curve, style)
             assert (found is None) == (len(allowed) == 0)
             assert found is None or found == pytest.approx(allowed.max(), abs=2e-3)
 

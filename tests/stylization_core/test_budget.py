@@ -121,8 +121,8 @@ def test_the_worst_picture_of_a_batch_counts_and_the_mask_is_used(budget):
     assert values[1] == limits[1].ruler.measure(photo, pictures)[1] > 3
     assert values[2] == 0
     pictures[0, 2, 2] = np.nan
-    broken = budget.read(limits, photo, pictures, mask)
-    assert not any(limit.holds(value) for limit, value in zip(limits, broken.values, strict=True))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        budget.read(limits, photo, pictures, mask)
 
 
 def test_style_is_the_mean_progress(budget):
@@ -219,7 +219,7 @@ def test_settings_that_fail_in_between_are_told_and_the_grid_is_made_finer(budge
     plain, _ = searched(budget, "structure >= 0.5", curve, grid=3)
     assert plain.chosen.factor < 0.2 and plain.monotone  # nothing of it lies on the grid
     found, evaluate = searched(budget, "structure >= 0.5", curve, grid=4)  # 2/3 is on it
-    assert found.broken and found.turning == ("structure",) and not found.monotone
+    assert found.gap and found.recovering == ("structure",) and not found.monotone
     assert 0 <= 0.7 - found.chosen.factor <= 1 / 6 / 2**4
     assert sorted(evaluate.asked[:7]) == pytest.approx([place / 6 for place in range(7)])
     assert len(evaluate.asked) == 7 + 4
@@ -228,7 +228,7 @@ def test_settings_that_fail_in_between_are_told_and_the_grid_is_made_finer(budge
 
 def test_a_curve_that_recovers_without_breaking_the_limit_is_told(budget, report):
     found, evaluate = searched(budget, "structure >= 0.5", lambda f: 1 - f + 0.3 * math.sin(4 * math.pi * f))
-    assert not found.broken and found.turning == ("structure",) and len(evaluate.asked) == 9
+    assert not found.gap and found.recovering == ("structure",) and len(evaluate.asked) == 9
     assert "structure recovers" in report(found)
     small, _ = searched(budget, "structure >= 0.5", lambda f: 1 - f + 0.002 * math.sin(40 * f))
     assert small.monotone and "is monotone" in report(small)
@@ -241,10 +241,12 @@ def test_plain_sampling_that_breaks_a_limit_alone_is_no_break_of_the_curve(budge
     assert "Strength 0, which is plain sampling, breaks structure >= 0.5 (0.300)" in report(found)
 
 
-def test_broken_pictures_hold_nothing(budget):
-    found, _ = searched(budget, "structure >= 0.5", lambda f: math.nan if f > 0.6 else 1.0, bisections=6)
-    assert 0 <= 0.6 - found.chosen.factor <= 1 / 256
-    assert budget.strongest(Analytic(budget, lambda f: math.nan), budget.parse_limits("shift < 1")).chosen is None
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_what_is_not_a_number_is_an_error_and_no_finding(budget, broken):
+    with pytest.raises(ValueError, match=r"structure at strength 0\.75: it is"):
+        searched(budget, "structure >= 0.5", lambda f: broken if f > 0.6 else 1.0)
+    with pytest.raises(ValueError, match=r"shift at strength 0\.5: it is"):
+        searched(budget, "edges > 0.1, shift < 1", lambda f: 1.0, lambda f: broken if f == 0.5 else 0.0)
 
 
 def verified(budget, short, whole, **settings):

@@ -9,7 +9,9 @@ import scipy.fft
 import torch
 from stylization.stylization_core.relevance import MEAN_RELEVANCE
 from stylization.stylization_core.sms.optimize import (
+    PARTS,
     PUBLISHED_LAMBDA,
+    NotFinite,
     Terms,
     channel_spread,
     optimize,
@@ -282,7 +284,7 @@ def test_resuming_sees_the_same_noise_and_only_the_remaining_steps():
     whole, rest = Recorder(schedule), Recorder(schedule)
     reached = {}
     whole.run(source, on_step=lambda step, x: reached.update({step: x}))
-    resumed = rest.run(source, start=5, reached=reached[4])
+    resumed = rest.run(source, start=5, resume=reached[4])
     assert rest.steps == [5, 6, 7, 8]
     assert all(torch.equal(rest.noises[step], whole.noises[step]) for step in rest.steps)
     assert not torch.equal(resumed, reached[4])
@@ -291,7 +293,7 @@ def test_resuming_sees_the_same_noise_and_only_the_remaining_steps():
 def test_resuming_keeps_the_original_as_what_is_held():
     schedule, source = make_schedule(upper_timesteps(9), 4), drawn(*SMALL)
     mask = torch.zeros(1, 1, 6, 5)
-    found = Recorder(schedule).run(source, terms=Terms(mask=mask), start=5, reached=drawn(*SMALL, seed=8))
+    found = Recorder(schedule).run(source, terms=Terms(mask=mask), start=5, resume=drawn(*SMALL, seed=8))
     assert torch.equal(found, source)
 
 
@@ -302,9 +304,56 @@ def test_every_step_is_reported_with_the_latent_reached():
     assert seen[-1][1] is result
 
 
-def test_broken_predictions_do_not_reach_the_latent():
-    gradient = score_gradient(torch.tensor([float("nan"), 1.0]), torch.zeros(2), 0.5)
-    assert torch.equal(gradient, torch.tensor([0.0, -0.5]))
+class Breaking(Recorder):
+    """From a step on, one of its answers holds one NaN."""
+
+    def __init__(self, schedule, part: int, step: int):
+        super().__init__(schedule)
+        self.part, self.first = part, step
+
+    def predict(self, noised, step):
+        found = [one.clone() for one in super().predict(noised, step)]
+        if step >= self.first and self.part < 2:
+            found[self.part][-1, 0, 0, 0] = float("nan")
+        return found
+
+    def relevance(self, noise, step):
+        broken = step >= self.first and self.part == 2
+        return torch.full((2, 1, 6, 5), float("inf") if broken else 0.5)
+
+
+@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize(("steps", "looks", "first"), [(4, 50, 2), (60, 50, 57), (60, 3, 31), (60, 3, 0)])
+def test_first_step_that_is_not_finite_ends_the_run_before_it_is_taken(part, steps, looks, first):
+    schedule, seen = make_schedule(upper_timesteps(steps), 1), {}
+    model = Breaking(schedule, part, first)
+    run = {"terms": Terms(relevance=model.relevance), "looks": looks, "on_step": seen.__setitem__}
+    source = drawn(*SMALL)
+    with pytest.raises(NotFinite) as caught:
+        model.run(source, **run)
+    assert (caught.value.step, caught.value.part) == (first, PARTS[part])
+    good = Recorder(schedule)
+    good.relevance = Breaking(schedule, 3, 0).relevance
+    steps_without: dict = {}
+    good.run(source, terms=Terms(relevance=good.relevance), on_step=steps_without.__setitem__)
+    assert torch.equal(seen[max(seen)], steps_without[first - 1] if first else source)
+    assert len(model.steps) <= first + steps // looks + 1
+
+
+def test_step_that_grows_beyond_all_numbers_is_named_as_such():
+    with pytest.raises(NotFinite) as caught:
+        Recorder(make_schedule(upper_timesteps(3), 0, step_peak=1e39)).run(drawn(*SMALL))
+    assert caught.value.part == "the step"
+
+
+def test_device_is_waited_for_as_often_as_is_said(monkeypatch):
+    """What is noticed is read as a list, once per look, and nothing else is read."""
+    schedule, reads, plain = make_schedule(upper_timesteps(60), 0), [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: reads.append(1) or plain(self))
+    for name in ("item", "__bool__", "__float__"):
+        monkeypatch.setattr(torch.Tensor, name, lambda self: pytest.fail("the device is waited for"))
+    Recorder(schedule).run(drawn(*SMALL), terms=Terms(spectrum=0.0), looks=6)
+    assert len(reads) == 7
 
 
 def test_source_is_not_written_to():

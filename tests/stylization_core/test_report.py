@@ -197,6 +197,15 @@ def tokens(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 16, 6)) + np.arange(6)
 
 
+def test_a_note_names_the_inputs_of_the_report(photo, results, exemplars):
+    """Rulers call them otherwise."""
+    silent = np.zeros((3, 16, 6))
+    given = Material(tokens(1, 0), tokens(2, 1), silent, silent)
+    found = measure.report(checked(photo, results, exemplars), tokens=given)
+    (note,) = [note for note in found.notes if "all features are 0" in note]
+    assert "was left out: style: all features" in note
+
+
 def test_tokens_add_rulers_of_features(photo, results, exemplars, mask):
     content, result, styles = tokens(1, 0), tokens(2, 1), tokens(3, 2)
     weights = np.linspace(0, 1, 16)[None]

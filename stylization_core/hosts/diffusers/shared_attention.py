@@ -13,12 +13,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from ...errors import StylizationError
+from ...packages import DIFFUSERS, command
 from ...shared_attention import Tokens, full_sharing, moments, shared_attention
+
+try:
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.attention_processor import Attention
+except ImportError as error:
+    raise ImportError(f"This adapter needs diffusers; run `{command(DIFFUSERS)}`. {error}") from error
 
 
 @dataclass(frozen=True)

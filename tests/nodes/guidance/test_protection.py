@@ -92,8 +92,7 @@ def test_mask_of_nothing_and_of_nan_are_refused(refusal, protect, micro):
     message = refusal(REGION, lambda: protect(micro, torch.zeros(1, 96, 80)))
     assert message.startswith(f"{REGION}, mask: it is empty, nothing is marked. Paint")
     message = refusal(REGION, lambda: protect(micro, left() * torch.nan))
-    assert message.startswith(f"{REGION}, mask: ")
-    assert "values are NaN" in message
+    assert message.startswith(f"{REGION}, mask: 7680 of its 7680 values are NaN")
 
 
 def test_a_second_one_and_other_families_are_refused(refusal, protect, micro, wiring_model):

@@ -169,9 +169,20 @@ def test_short_runs_are_checked_by_a_whole_one(execute, analytic):
     assert "9 runs of 2 steps and 1 of 8" in text
 
 
-def test_broken_pictures_at_strong_settings_do_not_end_the_search(execute, analytic):
-    *_, strength, text = execute(analytic(broken=0.3), limits="color_change < 30").result
-    assert 0 <= 0.3 - strength <= 1 / 64 and "nan" in text
+def test_a_run_that_is_not_finite_is_an_error_and_no_finding(refusal, execute, analytic):
+    message = refusal(NODE, lambda: execute(analytic(broken=0.3), limits="color_change < 30"))
+    assert "the run at strength 0.5: 192 of its 192 values are NaN" in message and "Lower 'strongest'" in message
+
+
+def test_pictures_that_the_vae_breaks_are_an_error_that_names_it(refusal, execute, analytic):
+    class Half(Vae):
+        def decode(self, samples):
+            pixels = super().decode(samples)
+            return torch.where(samples.mean() > photo().mean() + 0.6 * CHANGE, torch.inf, pixels)
+
+    message = refusal(NODE, lambda: execute(analytic(), vae=Half(), limits="color_change < 30"))
+    assert "vae: 9216 of its 9216 values are NaN" in message and "strength 0.75" in message
+    assert execute(analytic(), vae=Half(), limits="color_change < 3", strongest=0.5).result[3] > 0
 
 
 def test_style_pictures_add_their_progress(execute, analytic):
@@ -230,9 +241,9 @@ def test_pictures_that_do_not_fit_are_named(refusal, execute, analytic):
     cases = {
         "content: it is 80x48 pixels, the results are 64x48": {"content": torch.rand(1, 48, 80, 3)},
         "content: it has 2 pictures": {"content": torch.rand(2, 48, 64, 3)},
-        "content: some values are NaN": {"content": torch.full((1, 48, 64, 3), torch.nan)},
+        "content: 9216 of its 9216 values are NaN": {"content": torch.full((1, 48, 64, 3), torch.nan)},
         "mask: 'mask color_change < 3 Delta E' is measured inside": {"limits": inside},
-        "mask: nothing is marked": {"limits": inside, "mask": empty},
+        "mask: it is empty, nothing is marked": {"limits": inside, "mask": empty},
         "mask: it is 64x40 pixels": {"limits": inside, "mask": fitting[:, :40]},
         "mask: some values are NaN": {"limits": inside, "mask": fitting * torch.nan},
         "style: it is 20x20 pixels": {"style": torch.rand(1, 20, 20, 3)},

@@ -120,3 +120,16 @@ def test_what_does_not_fit_is_refused(refusal, score, styled, micro, wiring_mode
 
     message = refusal(NODE, lambda: score(styled, photos(1), Wide()))
     assert message.startswith(f"{NODE}, images: it has 16 channels, latents of model have 4")
+
+
+def test_scores_that_are_not_finite_are_an_error(refusal, score, styled):
+    """A prompt of NaN, or a network in half precision, gives predictions of NaN."""
+    original = styled.model.diffusion_model.forward
+
+    def broken(*args, **kwargs):
+        return original(*args, **kwargs) * torch.nan
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(styled.model.diffusion_model, "forward", broken)
+        message = refusal(NODE, lambda: score(styled, photos(1), Encoder()))
+    assert message.startswith(f"{NODE}, the scores: 2 of its 2 values are NaN") and "half precision" in message

@@ -18,29 +18,23 @@ from PIL import Image
 from torch import Tensor
 
 from ....errors import StylizationError
-from ..attention import (
-    CLASS_ADAPTIVE,
-    HOLISTIC,
-    HOLISTIC_INJECTOR,
-    REGIONS,
-    SHARED,
-    SHARED_ATTENTION,
-    SHARED_ATTENTION_BATCH,
-    SHARED_BATCH,
-)
+from ....finite import check_finite
+from ..attention import HOLISTIC, REGIONS, SHARED, SHARED_BATCH
 from ..guidance import GUIDANCE
 from ..model import DIAL, at_dial
 from ..sms import ScoreSampler, StyleMatchingGuider
 
 KEY = "stylization.budget"
-DIALLED = {
-    GUIDANCE: "Stylize SMS Guidance",
-    SHARED: SHARED_ATTENTION,
-    SHARED_BATCH: SHARED_ATTENTION_BATCH,
-    HOLISTIC: HOLISTIC_INJECTOR,
-    REGIONS: CLASS_ADAPTIVE,
-}
-"""What of a MODEL stylizes by the dial's factor: the key of its settings, and the node."""
+DIALLED = (GUIDANCE, SHARED, SHARED_BATCH, HOLISTIC, REGIONS)
+"""Keys of what the dial's factor turns on a MODEL."""
+
+CAUSE = "a prompt, a LoRA or a model in half precision often does this, try --force-fp32"
+PRECISE = "a VAE in half precision often does this, try --fp32-vae"
+ADVICE = (
+    "Put 'Stylize SMS Guidance', 'Stylize Shared Attention', 'Stylize Shared Attention (Batch)', 'Stylize Holistic "
+    "Injector' or 'Stylize Class-Adaptive Attention' on the MODEL, or connect 'Stylize SMS Guider' with 'Stylize SMS "
+    "Sampler'"
+)
 
 
 def dialled(guider, factor: float):
@@ -87,22 +81,19 @@ def _refuse_unknown(guider) -> None:
     )
 
 
-def operators(guider, sampler) -> list[str]:
-    """Display names of the nodes whose strength the dial turns in a run of this guider.
+def turns(guider, sampler) -> bool:
+    """Whether the dial turns anything in a run of this guider.
 
     Raises:
         StylizationError: as :func:`dialled`.
     """
     _refuse_unknown(guider)
-    found = []
-    for _, kept in _parts(guider):
-        if _is_guider(kept):
-            found += operators(kept, sampler)
-        else:
-            found += [name for key, name in DIALLED.items() if kept.get_attachment(key)]
     if isinstance(guider, StyleMatchingGuider) and isinstance(sampler, ScoreSampler):
-        found.append("Stylize SMS Sampler")
-    return sorted(set(found))
+        return True
+    for _, kept in _parts(guider):
+        if turns(kept, sampler) if _is_guider(kept) else any(kept.get_attachment(key) for key in DIALLED):
+            return True
+    return False
 
 
 def refuse_idle(guider, sampler, subject: str) -> None:
@@ -111,12 +102,11 @@ def refuse_idle(guider, sampler, subject: str) -> None:
     Raises:
         StylizationError: names the nodes that it could turn.
     """
-    if not operators(guider, sampler):
+    if not turns(guider, sampler):
         raise StylizationError(
             subject,
             "nothing on it stylizes by a strength, so every setting would give the same picture",
-            f"Put {', '.join(repr(name) for name in DIALLED.values())} on the MODEL, or connect 'Stylize SMS Guider' "
-            "with 'Stylize SMS Sampler'",
+            ADVICE,
         )
 
 
@@ -136,27 +126,35 @@ class Runs:
         noise: NOISE; asked once.
         latent: LATENT, its channels fixed already.
         vae: VAE.
-        most: steps of all runs together, for the progress bar.
     """
 
-    def __init__(self, guider, sampler, noise, latent: dict, vae, most: int):
+    def __init__(self, guider, sampler, noise, latent: dict, vae):
         self.guider, self.sampler, self.latent, self.vae = guider, sampler, latent, vae
         self.noise, self.seed = noise.generate_noise(latent), noise.seed
         self.kept: dict[tuple[float, int], Tensor] = {}
-        self.calls, self.seconds, self.steps, self.most = 0, 0.0, 0, most
+        self.calls, self.seconds, self.steps = 0, 0.0, 0
         patcher = guider.model_patcher
-        self._bar = comfy.utils.ProgressBar(most)
+        self.expect(1)
         self._previewer = latent_preview.get_previewer(patcher.load_device, patcher.model.latent_format)
 
+    def expect(self, steps: int) -> None:
+        """So many steps will come, of all runs together: the end of the progress bar."""
+        self.most, self._bar = steps, comfy.utils.ProgressBar(steps)
+
     def __call__(self, factor: float, sigmas: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples (B, C, h, w) and pictures (B, H, W, 3) at a factor."""
+        """Samples (B, C, h, w) and pictures (B, H, W, 3) at a factor.
+
+        Raises:
+            StylizationError: NaN or infinite values, in either.
+        """
         comfy.model_management.throw_exception_if_processing_interrupted()
         key = factor, len(sigmas)
         if key not in self.kept:
             started = time.perf_counter()
             self.kept[key] = self._sampled(factor, sigmas)
             self.seconds += time.perf_counter() - started
-        return self.kept[key], decoded(self.vae, self.kept[key])
+        pictures = decoded(self.vae, self.kept[key])
+        return self.kept[key], check_finite(pictures, "vae", f"It decodes the run at strength {factor:.4g}; {PRECISE}")
 
     def show(self, picture: Tensor) -> None:
         """End the progress with a picture (1, H, W, 3): frontends leave the last preview on a node."""
@@ -178,6 +176,7 @@ class Runs:
         )
         self.steps += len(sigmas) - 1
         self._bar.update_absolute(self.steps, max(self.most, self.steps))
+        check_finite(samples, f"the run at strength {factor:.4g}", f"Lower 'strongest' or the nodes' strength; {CAUSE}")
         return samples.to(comfy.model_management.intermediate_device())
 
     def _count(self, executor, *args, **kwargs):

@@ -34,15 +34,15 @@ def patch_tokens(clip_vision, images, tick: Callable[[], None] = lambda: None) -
     Raises:
         StylizationError: the network gives no tokens of patches, or NaN.
     """
-    images, found = torch.as_tensor(images), []
+    images, tokens = torch.as_tensor(images), []
     for start in range(0, len(images), ROWS):
         output = clip_vision.encode_image(images[start : start + ROWS], crop=False)
-        found.append(_patches(output).float().cpu())
+        tokens.append(_patches(output).float().cpu())
         tick()
-    found = torch.cat(found)
-    if not torch.isfinite(found).all():
+    tokens = torch.cat(tokens)
+    if not torch.isfinite(tokens).all():
         raise StylizationError("clip_vision", "its tokens are NaN or infinite", "Run it at a higher precision")
-    return found
+    return tokens
 
 
 def _patches(output) -> Tensor:
@@ -68,7 +68,7 @@ def _no_patches(found: str) -> StylizationError:
 
 def token_material(clip_vision, given: Material, tick: Callable[[], None] = lambda: None) -> Material:
     """The tokens of all pictures of a report; a mask becomes a weight for each patch."""
-    content, result = (patch_tokens(clip_vision, one, tick).numpy() for one in (given.content, given.result))
+    content, result = (patch_tokens(clip_vision, pictures, tick).numpy() for pictures in (given.content, given.result))
     exemplars = None if given.exemplars is None else patch_tokens(clip_vision, given.exemplars, tick).numpy()
     side = isqrt(result.shape[1])
     weights = None if given.mask is None else token_weights(given.mask, (side, side))

@@ -5,7 +5,8 @@ Imported by every other room; imports none of them.
 """
 
 from .attachments import DIAL, at_dial, attach_more, attach_once, dial
-from .cfg_functions import foreign_cfg_functions
+from .cfg_functions import foreign_cfg_functions, with_guidance_of
+from .compiled import uncompiled
 from .conditioning import HALVES, NEGATIVE, POSITIVE, active, by_progress, process
 from .differentiable import (
     Gradients,
@@ -79,7 +80,9 @@ __all__ = [
     "rows_of",
     "self_attention_layers",
     "twin_of",
+    "uncompiled",
     "untrainable",
+    "with_guidance_of",
     "with_self_attention",
     "with_untrained_controls",
     "with_wrapper",

@@ -8,6 +8,14 @@ OWN_PREFIX = "stylization."
 
 CFG_SLOTS = ("sampler_cfg_function", "sampler_calc_cond_batch_function")
 CFG_LISTS = ("sampler_pre_cfg_function", "sampler_post_cfg_function")
+CFG1 = "disable_cfg1_optimization"
+
+
+def with_guidance_of(model_options: dict, other: dict) -> dict:
+    """Copy of model options with what another MODEL's options have around guidance, instead of their own."""
+    names = (*CFG_SLOTS, *CFG_LISTS, CFG1)
+    inside = {key: value for key, value in model_options.items() if key not in names}
+    return {**inside, **{key: other[key] for key in names if key in other}}
 
 
 def foreign_cfg_functions(model_options: dict) -> list[str]:

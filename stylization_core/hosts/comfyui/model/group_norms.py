@@ -13,6 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ....shared_attention import GroupMoments, group_moments, pooled_group_norm
+from .compiled import INNER, with_uncompiled
 from .rows import options_of, with_wrapper
 
 KEY = "stylization.group_norms"
@@ -76,10 +77,10 @@ def _hooked(options: dict, act: Callable) -> dict:
         try:
             for name, module in executor.class_obj.diffusion_model.named_modules():
                 if isinstance(module, nn.GroupNorm):
-                    handles.append(module.register_forward_hook(hook_of(name)))
+                    handles.append(module.register_forward_hook(hook_of(name.replace(INNER, ""))))
             return executor(*args, **kwargs)
         finally:
             for handle in handles:
                 handle.remove()
 
-    return with_wrapper(options, WrappersMP.APPLY_MODEL, KEY, around)
+    return with_uncompiled(with_wrapper(options, WrappersMP.APPLY_MODEL, KEY, around))

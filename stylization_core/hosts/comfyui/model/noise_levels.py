@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import comfy.model_sampling
 import torch
@@ -25,10 +26,16 @@ class Levels:
         self.sampling = sampling
         self.flow = isinstance(sampling, comfy.model_sampling.CONST)
 
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        """Smallest and largest level. They lie on the device, which is waited for once and not at every step."""
+        return float(self.sampling.sigma_min), float(self.sampling.sigma_max)
+
     def model(self, sigma_k: float) -> float:
         """The model's level, within the range that it knows."""
         sigma = flow_sigma(sigma_k) if self.flow else sigma_k
-        return min(max(sigma, float(self.sampling.sigma_min)), float(self.sampling.sigma_max))
+        lowest, highest = self._range
+        return min(max(sigma, lowest), highest)
 
     def reference(self, sigma: float) -> float:
         """sigma_k of a level of the model; infinite for pure noise of a flow."""

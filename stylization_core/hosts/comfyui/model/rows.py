@@ -294,16 +294,21 @@ def replace_options(args: Sequence, kwargs: dict, options: dict) -> tuple[list, 
     return [*args[:5], options, *args[6:]], kwargs
 
 
-def with_wrapper(options: dict, kind: str, key: str, wrapper: Callable, *, alone: bool = False) -> dict:
+def with_wrapper(
+    options: dict, kind: str, key: str, wrapper: Callable, *, alone: bool = False, outermost: bool = False
+) -> dict:
     """Copy of model options with one more wrapper of a kind, innermost.
 
     Args:
         alone: instead of those that the key holds already, not beside them.
+        outermost: around those that are there.
     """
     transformer_options = dict(options.get("transformer_options", {}))
     wrappers = dict(transformer_options.get("wrappers", {}))
     others = dict(wrappers.get(kind, {}))
-    own = others.pop(key, []) if alone else others.get(key, [])
-    wrappers[kind] = {**others, key: [wrapper] if alone else [*own, wrapper]}
+    held = others.pop(key, []) if alone or outermost else others.get(key, [])
+    own = [wrapper] if alone else [wrapper, *held] if outermost else [*held, wrapper]
+    # the order in the dictionary is that from the outside in
+    wrappers[kind] = {key: own, **others} if outermost else {**others, key: own}
     transformer_options["wrappers"] = wrappers
     return {**options, "transformer_options": transformer_options}

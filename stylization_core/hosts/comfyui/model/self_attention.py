@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .compiled import with_uncompiled
 from .layers import Layer
 
 OVERRIDE = "optimized_attention_override"
@@ -78,4 +79,4 @@ def with_self_attention(options: dict, layers: Collection[Layer], act: Act) -> d
     patches["attn1_output_patch"] = [disarm, *patches.get("attn1_output_patch", [])]
     transformer_options["patches"] = patches
     transformer_options[OVERRIDE] = override
-    return {**options, "transformer_options": transformer_options}
+    return with_uncompiled({**options, "transformer_options": transformer_options})

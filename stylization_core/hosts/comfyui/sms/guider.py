@@ -16,18 +16,33 @@ import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....errors import StylizationError
 from ....randomness import stream
 from ....sms.schedule import SUBSTEPS, vp_sigma
-from ..model import BASE, Branch, Levels, active, by_progress, predict, refuse_step_caches
+from ..model import (
+    BASE,
+    BRANCHES,
+    Branch,
+    Levels,
+    active,
+    by_progress,
+    foreign_cfg_functions,
+    predict,
+    refuse_step_caches,
+    with_guidance_of,
+    with_wrapper,
+)
 from .relevance_map import ask_pair
 from .row_gate import RowGate
 from .second_model import KINDS, SECOND_MODEL, STYLE, SecondModel
 from .settings import REFINEMENT
 from .style_source import StyleSource
 from .trained_fake import TrainedFake, published_weight, refuse_untrainable, training_bytes
+
+KEY = "stylization.style_sampling"
 
 
 @dataclass(frozen=True)
@@ -144,6 +159,7 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         """As the parent's; the second model's conditionings are processed by that model."""
         if self.style.patcher is not None:
             self._second = SecondModel(self.style.patcher, self.conds)
+            self._name_ignored()
             shapes = kwargs.get("latent_shapes")
             self._second.open(noise, latent_image, device, denoise_mask, sigmas, shapes)
         if isinstance(sampler, ScoreSampler) and self.fake.trained:
@@ -154,31 +170,44 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
             self._draws = stream(seed, "sms.fake")
         return super().inner_sample(noise, latent_image, device, sampler, sigmas, denoise_mask, *args, **kwargs)
 
+    def _name_ignored(self) -> None:
+        """Say which CFG functions do not act: those of a second model, since guidance is the first one's."""
+        names = foreign_cfg_functions(self.style.patcher.model_options)
+        if names:
+            text = "[Stylization] without effect on style_model, since guidance is that of model: %s. Put it on model."
+            logging.warning(text, ", ".join(names))
+
     def _single(self) -> bool:
         return math.isclose(self.cfg, 1.0) or not self.conds.get("negative")
 
     def predict_noise(self, x, timestep, model_options=None, seed=None):
-        """One step of an ordinary sampler: the style's prediction with ordinary guidance."""
-        model_options = model_options or {}
-        single = self._single() and not model_options.get("disable_cfg1_optimization", False)
-        kinds = KINDS[:1] if single else KINDS
-        cond, *uncond = self._style_predictions(kinds, x, timestep, model_options, progress=None)
-        scale, negative = (1.0, None) if single else (self.cfg, self.conds["negative"])
-        # as ComfyUI at CFG 1: functions around guidance are called then too
-        uncond = torch.zeros_like(cond) if single else uncond[0]
-        return comfy.samplers.cfg_function(
-            self.inner_model,
-            cond,
-            uncond,
-            scale,
-            x,
-            timestep,
-            model_options=model_options,
-            cond=self.conds["positive"],
-            uncond=negative,
-        )
+        """One step of an ordinary sampler: the style's prediction with ordinary guidance.
 
-    def _style_predictions(self, kinds, x: Tensor, level: Tensor, model_options: dict, progress: float | None):
+        ComfyUI's own step does it, so that whatever other nodes put around guidance acts; what such a function asks
+        the model for is the style's too.
+        """
+        model, conds, options, gate = self.inner_model, self.conds, model_options or {}, self._gate
+        if self._second is not None:
+            model, conds, gate = self._second.patcher.model, self._second.conds, self._second.gate
+            options = with_guidance_of(self._second.options, options)
+
+        def ask_style(executor, model, conds, x, sigma, options):
+            """CALC_COND_BATCH wrapper: the style answers whoever does not say which branch is asked."""
+            if BRANCHES in options["transformer_options"]:
+                return executor(model, conds, x, sigma, options)
+            requests = {index: (Branch(STYLE, index), cond) for index, cond in enumerate(conds) if cond is not None}
+            found = predict(model, list(requests.values()), x, sigma, options, gate, executor)
+            answers = dict(zip(requests, found, strict=True))
+            # ComfyUI answers with zeros where nothing is asked
+            return [answers.get(index, torch.zeros_like(x)) for index in range(len(conds))]
+
+        options = with_wrapper(options, WrappersMP.CALC_COND_BATCH, KEY, ask_style, outermost=True)
+        negative = conds.get("negative") or None
+        scale = 1.0 if negative is None else self.cfg
+        sampling = comfy.samplers.sampling_function
+        return sampling(model, x, timestep, negative, conds["positive"], scale, model_options=options, seed=seed)
+
+    def _style_predictions(self, kinds, x: Tensor, level: Tensor, model_options: dict, progress: float):
         if self._second is not None:
             return self._second.predict(kinds, x, level, progress)
         requests = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in kinds]
@@ -217,7 +246,7 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
     def fit_fake(
         self, x: Tensor, levels: Levels, lowest: int, highest: int, progress: float, model_options: dict
     ) -> None:
-        """One training step of the fake score on the latent reached; nothing to do for a frozen one.
+        """One training step of the fake score on the latent of this step; nothing to do for a frozen one.
 
         Level and noise are its own draws. The range of levels does not narrow over the run, as published.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ....low_rank import NORMS, ConvGeometry, dense, gain, low_rank, per_channel
-from ..model import BATCH, CHUNKS, options_of, rows_of
+from ..model import BATCH, CHUNKS, options_of, rows_of, uncompiled
 from .style_branch import Delta, StyleBranch, dora_scale
 
 
@@ -45,7 +45,7 @@ class RowGate:
             for module_name, deltas in self._by_module.items():
                 module = executor.class_obj.get_submodule(module_name)
                 handles.append(module.register_forward_hook(self._hook(module_name, deltas, parts, rows)))
-            return executor(*args, **kwargs)
+            return uncompiled(executor, *args, **kwargs)
         finally:
             for handle in handles:
                 handle.remove()

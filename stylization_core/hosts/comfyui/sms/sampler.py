@@ -9,16 +9,35 @@ import comfy.model_management
 from torch import Tensor
 
 from ....errors import StylizationError, naming
+from ....finite import check_finite
 from ....masks import latent_mask
 from ....protection import Protection
 from ....relevance import live_relevance
-from ....sms.optimize import Terms, channel_spread, optimize
+from ....sms.optimize import NotFinite, Terms, channel_spread, optimize
 from ....sms.schedule import lowest_timestep, make_schedule
 from ..model import Levels, dial, foreign_cfg_functions
 from .guider import ScoreSampler, StyleMatchingGuider
 from .reached import save_reached
 from .relevance_map import precomputed
 from .settings import PROTECTION, REFINEMENT, SPECTRUM, Refinement, SpectrumHold
+
+LOOKS = 50
+"""Previews of a run, and looks at whether it is finite still; for either the device is waited for."""
+
+HALF = "run ComfyUI with --force-fp32 or --bf16-unet if half precision is the cause"
+CAUSES = {
+    "the prediction with the style": (
+        "style",
+        f"Lower the strength of the style's LoRA or cfg, look for damaged weights in the LoRA, or {HALF}",
+    ),
+    "the prediction without it": (
+        "model",
+        f"Look at the prompts, at ControlNets and other nodes on model, and at its weights, lower cfg, or {HALF}",
+    ),
+    "the relevance map": ("edit and empty prompts", f"Look at the prompts of the map, or {HALF}"),
+    "the step": ("step_size", "Lower step_size or strength"),
+}
+"""What to look at for each of ``sms.optimize.PARTS``: (input, what to do). The style comes by either MODEL input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +56,7 @@ class StyleMatchingSampler(ScoreSampler):
         drawn: draw levels below SIGMAS, as published; else take SIGMAS themselves as levels.
         spectrum: hold on the low band, or None.
         refinement: relevance map, or None. Without a mask its prompts come from the guider.
-        start, reached: continue a stopped run from this step and latent (as a VAE gives it).
+        start, resume: continue a stopped run from this step and latent (as a VAE gives it).
     """
 
     strength: float = 1.0
@@ -48,7 +67,7 @@ class StyleMatchingSampler(ScoreSampler):
     spectrum: SpectrumHold | None = None
     refinement: Refinement | None = None
     start: int = 0
-    reached: Tensor | None = None
+    resume: Tensor | None = None
 
     def idle(self, model_options: dict) -> bool:
         """Strength 0, here or on the dial."""
@@ -88,6 +107,7 @@ class _Run:
     def run(self) -> Tensor:
         finished = False
         self._name_ignored()
+        check_finite(self.source, "latent_image", "Look at the picture and the VAE that encoded it")
         try:
             result = optimize(
                 self.source,
@@ -100,14 +120,28 @@ class _Run:
                 spread=None if self.settings.shared else channel_spread(self.source),
                 shared=self.settings.shared,
                 start=self.settings.start,
-                reached=self._reached(),
+                resume=self._resumed(),
                 on_step=self._on_step,
+                looks=LOOKS,
             )
             finished = True
             return result
+        except NotFinite as stop:
+            self.step = stop.step
+            raise self._not_finite(stop) from None
         finally:
-            if not finished and self.x is not None:
+            if not finished and self.x is not None and self.step > self.settings.start:
                 save_reached(self.guider.inner_model.process_latent_out(self.x), self.step, len(self.schedule), "sms")
+
+    def _not_finite(self, stop: NotFinite) -> StylizationError:
+        """Names the step, the input and what is likely to have made it."""
+        subject, cause = CAUSES[stop.part]
+        if subject == "style":
+            subject = "model" if self.guider.style.patcher is None else "style_model"
+        sigma = f"{self._sigma_at(stop.step):.3g}"
+        found = f"{stop.part} is NaN or infinite at step {stop.step + 1} of {len(self.schedule)} (sigma {sigma})"
+        kept = "" if stop.step <= self.settings.start else "What was there before that step is saved. "
+        return StylizationError(subject, found, f"{kept}{cause}")
 
     def _attached(self, key: str, own):
         found = self.guider.model_patcher.get_attachment(key)
@@ -136,19 +170,19 @@ class _Run:
         with naming(region.node):
             return Protection(latent_mask(region.mask, self.source), region.band, region.strength)
 
-    def _reached(self) -> Tensor | None:
-        reached, start, steps = self.settings.reached, self.settings.start, len(self.schedule)
-        if reached is None:
+    def _resumed(self) -> Tensor | None:
+        latent, start, steps = self.settings.resume, self.settings.start, len(self.schedule)
+        if latent is None:
             return None
-        if reached.shape != self.source.shape:
+        if latent.shape != self.source.shape:
             raise StylizationError(
                 "resume_latent",
-                f"it is {tuple(reached.shape)}, the run's latent is {tuple(self.source.shape)}",
+                f"it is {tuple(latent.shape)}, the run's latent is {tuple(self.source.shape)}",
                 "Connect the latent that the interrupted run of this picture saved",
             )
         if start >= steps:
             raise StylizationError("resume_step", f"it is {start} of {steps} steps", "Nothing is left to do")
-        return self.guider.inner_model.process_latent_in(reached.to(self.source.device))
+        return self.guider.inner_model.process_latent_in(latent.to(self.source.device))
 
     def _relevance(self, refinement: Refinement | None):
         if refinement is None:
@@ -186,7 +220,7 @@ class _Run:
         self.step, self.x = step + 1, x
         self.guider.fit_fake(x, self.levels, self.lowest, self.highest, self._progress(step), self.options)
         total = len(self.schedule)
-        if self.callback is not None and (step + 1 == total or step % max(1, total // 50) == 0):
+        if self.callback is not None and (step + 1 == total or step % max(1, total // LOOKS) == 0):
             self.callback(step, x, x, total)
 
     def _name_ignored(self) -> None:

@@ -14,6 +14,7 @@ from stylization.stylization_core.hosts.comfyui.guidance import settings as guid
 from stylization.stylization_core.hosts.comfyui.measure import budget
 from stylization.stylization_core.hosts.comfyui.model import (
     attachments,
+    compiled,
     conditioning,
     controls,
     differentiable,
@@ -47,6 +48,7 @@ __all__ = [
     "attention_run",
     "attention_settings",
     "budget",
+    "compiled",
     "conditioning",
     "controls",
     "differentiable",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -397,6 +399,13 @@ def test_batches_that_do_not_divide_are_refused(core, unet, adapter):
 def test_masks_of_self_attention_are_refused(core, unet, adapter):
     with adapter.SharedAttention(2).attach(unet):
         refused(core, "attention_mask", lambda: asked(unet, NOISE, 500, attention_mask=torch.ones(6, 120)))
+
+
+def test_missing_diffusers_is_named_with_the_command_that_brings_it(adapter, monkeypatch):
+    monkeypatch.delitem(sys.modules, adapter.__name__)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ImportError, match=r'-m pip install "diffusers>=[0-9.]+"`'):
+        importlib.import_module(adapter.__name__)
 
 
 def test_nothing_else_of_the_pack_imports_diffusers(pack):

@@ -7,15 +7,72 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from stylization.stylization_core.class_adaptive import blended, class_attention, class_tokens
-from stylization.stylization_core.holistic import injected, statistics
 
 HEADS = 8
 
 
-def sdpa(q, k, v):
-    split = lambda x: x.unflatten(-1, (HEADS, -1)).transpose(1, 2)  # noqa: E731
-    return F.scaled_dot_product_attention(split(q), split(k), split(v)).transpose(1, 2).flatten(-2)
+# The oracle: the formulas of the sources in plain torch, written without the product's functions.
+
+
+def pooled(keys, values, count):
+    """At most ``count`` tokens of a reference (N, C): k-means on its keys, four rounds, from evenly spread tokens.
+
+    Returns:
+        keys, values, and how many tokens each stands for, relative to their mean.
+    """
+    if len(keys) <= count:
+        return keys, values, torch.ones(len(keys))
+    centres = [keys[round(place * (len(keys) - 1) / (count - 1))] for place in range(count)]
+    for _ in range(4):
+        nearest = [min(range(count), key=lambda c: float((key - centres[c]).norm())) for key in keys]
+        members = [[n for n, c in enumerate(nearest) if c == cluster] for cluster in range(count)]
+        centres = [keys[held].mean(0) if held else centres[c] for c, held in enumerate(members)]
+    filled = [c for c in range(count) if members[c]]
+    sizes = torch.tensor([float(len(members[c])) for c in filled])
+    of_values = [values[members[c]].mean(0) for c in filled]
+    return torch.stack([centres[c] for c in filled]), torch.stack(of_values), sizes / sizes.mean()
+
+
+def attended(q, classes, masks, adaptivity):
+    """Each position attends to the tokens of all classes, its own preferred: the softmax written out.
+
+    Args:
+        q: (B, N, C). classes: of :func:`pooled`. masks: (B, N, K).
+    """
+    heads = [
+        part.chunk(HEADS, -1)
+        for part in (q, torch.cat([k for k, *_ in classes]), torch.cat([v for _, v, _ in classes]))
+    ]
+    owners = [c for c, (k, *_) in enumerate(classes) for _ in k]
+    mass = torch.cat([sizes for *_, sizes in classes])
+    own = masks[..., owners]
+    bias = torch.where(own > 0, 0.0, -torch.inf) if math.isinf(adaptivity) else adaptivity * (own - 1)
+    found = []
+    for q_head, k_head, v_head in zip(*heads, strict=True):
+        logits = q_head @ k_head.T / math.sqrt(q_head.shape[-1]) + bias + mass.log()
+        # a position of no class attends to nothing, and is left out by its mask
+        found.append(logits.softmax(-1).nan_to_num(0.0) @ v_head)
+    return torch.cat(found, -1)
+
+
+def mixed(own, styled, masks, strength=1.0):
+    """``styled`` by as much as a position belongs to any class."""
+    share = strength * masks.sum(-1, keepdim=True)
+    return own * (1 - share) + styled * share
+
+
+def with_moments_of(x, style, weights=None):
+    """AdaIN: mean and deviation (of the population) of each channel over the tokens become the style's.
+
+    Args:
+        x: (B, N, C). style: (1, M, C). weights: (B, N), how much each token of ``x`` counts; None is all alike.
+    """
+    weights = torch.ones(x.shape[:2]) if weights is None else weights
+    share = (weights / weights.sum(1, keepdim=True))[..., None]
+    mean = (share * x).sum(1, keepdim=True)
+    std = (share * (x - mean) ** 2).sum(1, keepdim=True).sqrt()
+    wanted = style.mean(1, keepdim=True), style.std(1, keepdim=True, unbiased=False)
+    return (x - mean) / std * wanted[1] + wanted[0]
 
 
 def first_layer(rig, model, source):
@@ -61,10 +118,9 @@ def test_attention_of_the_first_layer_is_the_formula(rig, micro, adaptivity):
     tokens = []
     for region in regions:
         marked = of_reference(rig, micro, region.references[0], first)
-        tokens.append(class_tokens(marked.k[0], marked.v[0], count=6))
+        tokens.append(pooled(marked.k[0], marked.v[0], 6))
     masks = token_masks(plain.out, *(one.mask for one in regions))
-    seen = class_attention(plain.q, tokens, masks, HEADS, sdpa, weights=[1.0, 1.0], adaptivity=adaptivity)
-    wanted = blended(plain.out, seen, masks, 0.7)
+    wanted = mixed(plain.out, attended(plain.q, tokens, masks, adaptivity), masks, 0.7)
     model = rig.effects.regional(micro, *regions, adaptivity=adaptivity, tokens=6, strength=0.7)
     assert rig.sharing.relative(first_layer(rig, model, source)[1].out, wanted) < 1e-5
 
@@ -76,9 +132,9 @@ def test_holistic_mode_is_an_injection_per_region(rig, micro, weight):
     masks = token_masks(plain.out, *(one.mask for one in regions))
     wanted = plain.out
     for k, region in enumerate(regions):
-        style = statistics(of_reference(rig, micro, region.references[0], first).out)
-        own = {"strength": weight * masks[..., k, None], "weights": masks[..., k]}
-        wanted = wanted + injected(plain.out, style, tone=0.0, **own) - plain.out
+        style = of_reference(rig, micro, region.references[0], first).out
+        change = with_moments_of(plain.out, style, masks[..., k]) - plain.out
+        wanted = wanted + weight * masks[..., k, None] * change
     found = first_layer(rig, rig.effects.regional(micro, *regions, holistic=True), source)[1].out
     assert rig.sharing.relative(found, wanted) < 1e-5
 
@@ -90,8 +146,8 @@ def test_region_of_a_few_tokens_takes_the_whole_pictures_statistics(rig, micro):
     first, plain = first_layer(rig, micro, source)
     share = token_masks(plain.out, mask)
     assert 0 < share.sum() < 16
-    style = statistics(of_reference(rig, micro, region.references[0], first).out)
-    wanted = injected(plain.out, style, tone=0.0, strength=share)
+    style = of_reference(rig, micro, region.references[0], first).out
+    wanted = plain.out + share * (with_moments_of(plain.out, style) - plain.out)
     found = first_layer(rig, rig.effects.regional(micro, region, holistic=True), source)[1].out
     assert rig.sharing.relative(found, wanted) < 1e-5
 
@@ -104,9 +160,9 @@ def test_mask_of_a_reference_leaves_its_other_tokens_out(rig, micro):
     marked = of_reference(rig, micro, reference, first)
     place = F.adaptive_avg_pool2d(kept[None, None], (10, 14)).flatten() > 0
     assert marked.k.shape[1] == len(place)
-    tokens = class_tokens(marked.k[0, place], marked.v[0, place], count=4)
+    tokens = pooled(marked.k[0, place], marked.v[0, place], 4)
     everywhere = torch.ones(1, 96, 80)
-    wanted = class_attention(plain.q, [tokens], torch.ones(1, plain.q.shape[1], 1), HEADS, sdpa)
+    wanted = attended(plain.q, [tokens], torch.ones(1, plain.q.shape[1], 1), adaptivity=5.0)
     model = rig.effects.regional(micro, rig.attention_settings.Region(everywhere, (reference,)), tokens=4)
     assert rig.sharing.relative(first_layer(rig, model, source)[1].out, wanted) < 1e-4
 

@@ -160,11 +160,19 @@ def test_a_guider_that_keeps_its_model_elsewhere_is_refused_by_name(rig):
         rig.budget.dialled(Foreign(), 1.0)
 
 
-def test_operators_are_named_and_a_model_without_any_is_refused(rig, micro, styled):
+def test_what_the_dial_turns_is_found_and_a_model_without_any_is_refused(rig, micro, styled):
+    import comfy.samplers
+
+    class Around(comfy.samplers.CFGGuider):
+        def __init__(self, inner):
+            super().__init__(micro)
+            self.inner = inner
+
     matching = rig.sms_sampler.StyleMatchingSampler()
-    both = rig.ordinary.guider_of(chained(guidance, injection)(rig, styled, 1.0))
-    assert rig.budget.operators(both, euler()) == ["Stylize Holistic Injector", "Stylize SMS Guidance"]
-    assert rig.budget.operators(rig.runs.guider(styled), matching) == ["Stylize SMS Sampler"]
+    for key, node in OPERATORS.items():
+        guider = rig.ordinary.guider_of(node(rig, styled, 1.0))
+        assert rig.budget.turns(guider, euler()) and rig.budget.turns(Around(guider), euler()), key
+    assert rig.budget.turns(rig.runs.guider(styled), matching)
     held = rig.ordinary.held(styled, hold=0.5)
     for guider, sampler in (
         (rig.ordinary.guider_of(micro), euler()),
@@ -201,7 +209,9 @@ class Vae:
 def runs_of(rig, guider, latent, **given):
     noise = Noise(tuple(latent["samples"].shape))
     sampler = euler()
-    return rig.budget.Runs(guider, sampler, noise, latent, Vae(), 8, **given), noise
+    runs = rig.budget.Runs(guider, sampler, noise, latent, Vae(), **given)
+    runs.expect(8)
+    return runs, noise
 
 
 def test_runs_are_made_once_with_one_noise_and_respect_the_noise_mask(rig, micro):

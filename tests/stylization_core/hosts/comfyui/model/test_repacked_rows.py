@@ -77,29 +77,39 @@ def test_guidance_under_tiles_in_one_call_is_that_under_a_tile_in_a_call(rig, st
     assert rig.runs.moved(together, alone) < 1e-3
 
 
-def test_windows_of_pictures_are_asked_about_fewer(rig, styled):
-    """Context windows ask about two of four pictures at a time."""
-    from comfy.context_windows import (
-        ContextFuseMethods,
-        ContextSchedules,
-        IndexListContextHandler,
-        get_matching_context_schedule,
-        get_matching_fuse_method,
-    )
+def in_windows_of_two(model):
+    """ComfyUI's own context windows over pictures, the only wrapper of the kind that it brings."""
+    import comfy.context_windows as windows
 
-    source = rig.runs.latent(4, 4, 8, 8)
-    windowed = styled.clone()
-    windowed.model_options["context_handler"] = IndexListContextHandler(
-        context_schedule=get_matching_context_schedule(ContextSchedules.STATIC_STANDARD),
-        fuse_method=get_matching_fuse_method(ContextFuseMethods.PYRAMID),
+    clone = model.clone()
+    clone.model_options["context_handler"] = windows.IndexListContextHandler(
+        context_schedule=windows.get_matching_context_schedule(windows.ContextSchedules.STATIC_STANDARD),
+        fuse_method=windows.get_matching_fuse_method(windows.ContextFuseMethods.PYRAMID),
         context_length=2,
         context_overlap=0,
         dim=0,
     )
-    # ComfyUI compares the levels of the run with those of the pictures, so there are as many
-    levels = {"sigmas": (3.0, 1.5, 0.7, 0.0)}
-    found = rig.ordinary.sample(rig.ordinary.guided(windowed, edit=False), source, **levels)
-    whole = rig.ordinary.sample(rig.ordinary.guided(styled, edit=False), source, **levels)
+    return clone
+
+
+LEVELS = (3.0, 1.5, 0.7, 0.0)
+"""As many as pictures below: ComfyUI's windows compare the levels of the run with those of the pictures."""
+
+
+def test_guidance_in_windows_of_pictures(rig, styled):
+    source = rig.runs.latent(4, 4, 8, 8)
+    guided = rig.ordinary.guided(styled, edit=False)
+    found = rig.ordinary.sample(in_windows_of_two(guided), source, sigmas=LEVELS)
+    whole = rig.ordinary.sample(guided, source, sigmas=LEVELS)
+    assert rig.runs.moved(found, whole) < 1e-3
+
+
+def test_sms_in_windows_of_pictures(rig, styled):
+    source = rig.runs.latent(4, 4, 8, 8)
+    settings = {"sigmas": torch.tensor(LEVELS), "drawn": False}
+    found = rig.runs.sms(in_windows_of_two(styled), source, **settings)
+    whole = rig.runs.sms(styled, source, **settings)
+    assert rig.runs.moved(whole, source) > 0.05
     assert rig.runs.moved(found, whole) < 1e-3
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -128,5 +130,16 @@ def test_network_that_cannot_be_copied_is_refused(rig, trial):
     def body(trial):
         with pytest.raises(ValueError, match="^model: its network cannot be copied.*frozen"):
             trial.fake()
+
+    trial(patcher, body)
+
+
+def test_a_missing_peft_is_named_with_the_command_that_brings_it(rig, trial, monkeypatch):
+    patcher = rig.micro.unet()
+
+    def body(trial):
+        monkeypatch.setitem(sys.modules, "peft", None)
+        with pytest.raises(ValueError, match=r'^fake_score: .*peft.* -m pip install "peft>=[0-9.]+"`.*frozen'):
+            rig.trained_fake.refuse_untrainable(patcher)
 
     trial(patcher, body)

@@ -1,0 +1,3 @@
+"""How much the training nodes are given in an evidence."""
+
+PICTURES, STEPS = 240, 1000

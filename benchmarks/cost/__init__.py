@@ -1,0 +1,1 @@
+"""What the operators take: time, operations, memory. ``python benchmarks/cost/run.py NAME``."""
