@@ -27,7 +27,7 @@ NETWORK_PREFIXES = ("lora_unet", "unet.", "diffusion_model.", "transformer.", "l
 ADAPTER_METADATA = "lora_adapter_metadata"
 """Key of a file's metadata under which diffusers keeps what peft was configured with, as JSON."""
 _PEFT_SUFFIX = re.compile(r"\.lora_(A|B)\.[A-Za-z0-9_-]+\.weight$")
-_MAGNITUDE = re.compile(r"\.lora_magnitude_vector(\.[A-Za-z0-9_-]+)?$")
+_MAGNITUDE = re.compile(r"\.lora_magnitude_vector(\.[A-Za-z0-9_-]+)*$")
 MAGNITUDE = ".lora_magnitude_vector"
 _DOWN = re.compile(r"(\.lora_A|\.lora_A\.[A-Za-z0-9_-]+|\.lora\.down|_lora\.down|\.lora_linear_layer\.down)\.weight$")
 _FACTOR = re.compile(r"\.(lora_[A-Za-z_]+|lora\.(up|down)|lora_linear_layer\.(up|down)|alpha|dora_scale)(\.weight)?$")
