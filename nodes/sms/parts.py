@@ -194,7 +194,7 @@ class StylizeSMSSampler(io.ComfyNode):
         cls, strength, step_size, levels, content_pull=0.0, resume_latent=None, resume_step=0, step_scale="per element"
     ) -> io.NodeOutput:
         with naming(SAMPLER):
-            reached = resumed(resume_latent, resume_step)
+            resume = resumed(resume_latent, resume_step)
         return io.NodeOutput(
             _Sampler(
                 strength=strength,
@@ -203,6 +203,6 @@ class StylizeSMSSampler(io.ComfyNode):
                 shared=step_scale == "per picture",
                 drawn=levels == "drawn",
                 start=resume_step,
-                reached=reached,
+                resume=resume,
             )
         )

@@ -91,7 +91,7 @@ class StylizeSMS(io.ComfyNode):
                 raise StylizationError("steps", f"it is {steps}", "Set at least 1")
             style = find_style(model, style_model)
             check_channels(model, samples)
-            reached = resumed(resume_latent, resume_step)
+            resume = resumed(resume_latent, resume_step)
             if strength == 0 or dial(model.model_options) == 0:
                 return io.NodeOutput(latent_image)
             sampler = StyleMatchingSampler(
@@ -102,7 +102,7 @@ class StylizeSMS(io.ComfyNode):
                 spectrum=SpectrumHold(weight=spectrum, proximal=spectrum_form == "proximal", color=color_hold),
                 refinement=None if relevance == "off" else Refinement(relevance_floor, live=relevance == "live"),
                 start=resume_step,
-                reached=reached,
+                resume=resume,
             )
             guider = StyleMatchingGuider(model, style, FakeScore(trained=fake_score == "trained", blend=fake_blend))
             given = {"positive": positive, "negative": negative, "edit": edit, "source": source}

@@ -62,7 +62,7 @@ def test_wiring_files_are_in_the_list(style_lora):
 
 def test_file_that_is_gone_names_the_input(style_lora, wiring_model):
     message = refusal(style_lora, wiring_model("sd15"), "gone.safetensors")
-    assert "lora_name: gone.safetensors is not in the LoRA folders. Choose" in message
+    assert "lora_name: 'gone.safetensors' is not among its choices. Choose one of: " in message
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,8 @@ from .sampler import StyleMatchingSampler
 from .score_ruler import SCORED_TIMESTEPS, style_scores
 from .second_model import KINDS, SECOND_MODEL, STYLE, SecondModel
 from .settings import (
-    PROTECT_REGION,
     PROTECTION,
     REFINEMENT,
-    REFINER,
-    REGULARIZER,
     SPECTRUM,
     ProtectedRegion,
     Refinement,
@@ -29,11 +26,8 @@ __all__ = [
     "FakeScore",
     "KINDS",
     "PROTECTION",
-    "PROTECT_REGION",
     "ProtectedRegion",
     "REFINEMENT",
-    "REFINER",
-    "REGULARIZER",
     "Refinement",
     "RelevanceSampler",
     "RowGate",

@@ -246,7 +246,7 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
     def fit_fake(
         self, x: Tensor, levels: Levels, lowest: int, highest: int, progress: float, model_options: dict
     ) -> None:
-        """One training step of the fake score on the latent reached; nothing to do for a frozen one.
+        """One training step of the fake score on the latent of this step; nothing to do for a frozen one.
 
         Level and noise are its own draws. The range of levels does not narrow over the run, as published.
 

@@ -9,6 +9,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ....finite import check_finite
 from ....randomness import stream
 from ....relevance import discrepancy, robust_relevance
 from ....sms.schedule import vp_sigma
@@ -16,6 +17,11 @@ from ..model import BASE, Branch, Levels, predict, refuse_step_caches
 
 TIMESTEPS = (101, 201, 301, 401)
 """Levels of the reference chain whose maps are averaged; SMS visits 21 to 499."""
+
+NOT_FINITE = (
+    "Look at the prompt and at the LoRAs on the model for damaged values; a model in half precision often does this, "
+    "try --force-fp32"
+)
 
 AskPair = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 """(noised source, level) -> the base model's denoised predictions for the edit and the empty prompt."""
@@ -25,11 +31,14 @@ def ask_pair(inner_model, edit: list, empty: list, x: Tensor, sigma: float, mode
     """Denoised predictions (edit, empty) of the base model for processed conditionings.
 
     Raises:
-        StylizationError: a step cache on the model, whose answers are of another noise.
+        StylizationError: a step cache on the model, whose answers are of another noise; an answer that is not finite.
     """
     refuse_step_caches(model_options)
     requests = [(Branch(BASE, 0), edit), (Branch(BASE, 1), empty)]
-    return predict(inner_model, requests, x, x.new_full((x.shape[0],), sigma), model_options)
+    answers = predict(inner_model, requests, x, x.new_full((x.shape[0],), sigma), model_options)
+    for prompt, answer in zip(("edit", "empty"), answers, strict=True):
+        check_finite(answer, f"{prompt}, the model's answer to it at sigma {sigma:.3g}", NOT_FINITE)
+    return answers
 
 
 def precomputed(

@@ -15,7 +15,7 @@ import comfy.lora
 import torch
 from torch import Tensor
 
-from ....low_rank import ConvGeometry, dense, low_rank
+from ....low_rank import NORMS, ConvGeometry, dense, gain, low_rank, per_channel
 from ..model import BATCH, CHUNKS, options_of, rows_of, uncompiled
 from .style_branch import Delta, StyleBranch
 
@@ -96,6 +96,13 @@ def scale_rows(parts: list[slice], rows: int, seen: int, module: str) -> list[sl
 
 def weight_delta(delta: Delta, module, device, dtype) -> Callable[[Tensor, Tensor], None]:
     """In-place action of a weight delta on output rows, ``act(x, y)`` with ``y += delta(x)``."""
+    if isinstance(module, NORMS):
+        value = full_delta(delta, module, device).to(dtype)
+
+        def act_on_gain(x, y):
+            y += gain(x, value, module)
+
+        return act_on_gain
     conv = _geometry(module)
     dimension, start, length = delta.offset or (0, 0, module.weight.shape[0])
 
@@ -126,7 +133,10 @@ def weight_delta(delta: Delta, module, device, dtype) -> Callable[[Tensor, Tenso
 def bias_delta(delta: Delta, module, device, dtype) -> Callable[[Tensor, Tensor], None]:
     """In-place action of a bias delta on output rows."""
     value = full_delta(delta, module, device, parameter="bias").to(dtype)
-    shaped = value.view(-1, *([1] * (2 if _geometry(module) else 0)))
+    if isinstance(module, NORMS):
+        shaped = per_channel(value, module)
+    else:
+        shaped = value.view(-1, *([1] * (2 if _geometry(module) else 0)))
 
     def act(x, y):
         y += shaped

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from ....errors import StylizationError
+from ....low_rank import NORMS
 
 ATTACHMENT = "stylization.style"
 ADDITIVE = ("lora", "loha", "lokr")
@@ -169,7 +170,7 @@ def check(patcher, branch: StyleBranch) -> None:
 
     Raises:
         StylizationError: DoRA, GLoRA, OFT or another adapter whose delta depends on the weight; "set" patches; a
-            delta on a module other than a linear layer or a convolution; shapes that do not fit.
+            delta on a module other than a linear layer, a convolution or a norm; shapes that do not fit.
     """
     for key, parts in branch.deltas.items():
         module_name, _, parameter = key.rpartition(".")
@@ -178,15 +179,23 @@ def check(patcher, branch: StyleBranch) -> None:
         except AttributeError:
             module = None
         weight = getattr(module, "weight", None)
-        if weight is None or parameter not in ("weight", "bias") or weight.ndim not in (2, 4):
+        norm = isinstance(module, NORMS)
+        known = weight is not None and (norm or (weight.ndim in (2, 4) and not isinstance(module, torch.nn.Embedding)))
+        if not known or parameter not in ("weight", "bias") or getattr(module, parameter) is None:
             raise StylizationError(
                 branch.label,
-                f"it changes {key}, which is not the weight or bias of a linear layer or a 2-D convolution",
-                "Use a LoRA that leaves norms and embeddings alone, or load the style as a second checkpoint",
+                f"it changes {key}, which is not the weight or bias of a linear layer, a 2-D convolution or a norm",
+                "Use a LoRA that leaves embeddings alone, or load the style as a second checkpoint",
             )
         for delta in parts:
             _check_kind(branch.label, key, delta)
-            _check_shape(branch.label, key, delta, weight if parameter == "weight" else module.bias)
+            if norm and delta.kind != "diff":
+                raise StylizationError(
+                    branch.label,
+                    f"it holds {delta.kind} weights for the norm {key}",
+                    "Extract it as a plain difference",
+                )
+            _check_shape(branch.label, key, delta, getattr(module, parameter))
 
 
 def _check_kind(label: str, key: str, delta: Delta) -> None:

@@ -8,6 +8,7 @@ each iteration one AdamW step (1e-3, no decay) on the plain denoising loss of th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -123,6 +124,7 @@ class TrainedFake:
             self._factors = _inject(self._twin.diffusion_model, rank, alpha, seed)
             self._optimizer = torch.optim.AdamW(list(self._factors), lr=lr, weight_decay=0.0, eps=1e-8)
         self._gradients = Gradients()
+        self._steps, self._untaken = 0, None
 
     def __enter__(self) -> TrainedFake:
         return self
@@ -131,7 +133,11 @@ class TrainedFake:
         self.close()
 
     def close(self) -> None:
-        """Drop the copy, the adapter and the optimiser; a second call does nothing."""
+        """Drop the copy, the adapter and the optimiser, and say what was not trained; a second call does nothing."""
+        if self._untaken is not None and (untaken := int(self._untaken)):
+            text = "[Stylization] trained fake score: %d of %d training steps had gradients that are not finite"
+            logging.warning(text, untaken, self._steps)
+        self._untaken = None
         self._twin, self._factors, self._optimizer = None, {}, None
 
     def predict(
@@ -196,6 +202,9 @@ class TrainedFake:
     def _descend(self, gradients: Sequence[Tensor | None], scale: float) -> None:
         """One optimiser step."""
         finite = torch.stack([g.sum() for g in gradients if g is not None]).isfinite().all()
+        # read at the end, so that no step waits for the device
+        self._untaken = (~finite).long() + (0 if self._untaken is None else self._untaken)
+        self._steps += 1
         for (factor, rows), gradient in zip(self._factors.items(), gradients, strict=True):
             if gradient is None:
                 continue
