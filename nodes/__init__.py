@@ -17,6 +17,7 @@ from .attention import (
     StylizeSharedAttention,
     StylizeSharedAttentionBatch,
 )
+from .guard import guarded
 from .guidance import (
     StylizeProtectComposite,
     StylizeProtectRegion,
@@ -73,6 +74,7 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeReport,
     StylizeContentBudget,
 ]
+NODES = [guarded(node) for node in NODES]
 
 
 class StylizationExtension(ComfyExtension):

@@ -52,7 +52,7 @@ class LayerAdapter(nn.Module):
 class ClassAdapter(LayerNetworks):
     """A :class:`LayerAdapter` per layer."""
 
-    PREFIX, FORMAT, MAKER = "caca", "caca-adapter/1", "Stylize Train Class-Adaptive Attention"
+    PREFIX, FORMAT = "caca", "caca-adapter/1"
     STATED = {"r": str(RANK)}
 
     @staticmethod

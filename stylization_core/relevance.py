@@ -23,10 +23,14 @@ def discrepancy(edited: Tensor, empty: Tensor) -> Tensor:
 
 
 def minmax(field: Tensor) -> Tensor:
-    """Scale each map to [0, 1] as published; a flat map becomes all ones. (B, 1, H, W) -> same."""
+    """Scale each map to [0, 1] as published; a flat map becomes all ones, one that is not finite NaN.
+
+    (B, 1, H, W) -> same.
+    """
     low = field.amin(dim=(1, 2, 3), keepdim=True)
     span = field.amax(dim=(1, 2, 3), keepdim=True) - low
-    return torch.where(span > 0, (field - low) / span.clamp_min(torch.finfo(field.dtype).tiny), torch.ones_like(field))
+    scaled = (field - low) / span.clamp_min(torch.finfo(field.dtype).tiny)
+    return torch.where(span == 0, torch.ones_like(field), scaled)
 
 
 def live_relevance(edited: Tensor, empty: Tensor, *, floor: float = 0.0) -> Tensor:
@@ -34,7 +38,7 @@ def live_relevance(edited: Tensor, empty: Tensor, *, floor: float = 0.0) -> Tens
     return floor + (1 - floor) * minmax(discrepancy(edited, empty))
 
 
-def placed(denoised: Tensor, content: Tensor, relevance: Tensor, share: float = 1.0) -> Tensor:
+def obeyed(denoised: Tensor, content: Tensor, relevance: Tensor, share: float = 1.0) -> Tensor:
     """A denoised estimate that leaves the content only where the map is high, for a step of an ordinary sampler.
 
     Args:

@@ -22,7 +22,7 @@ def _dct_matrix(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         k = torch.arange(n, dtype=torch.float64)
         matrix = torch.cos(math.pi * (2 * k[None, :] + 1) * k[:, None] / (2 * n)) * math.sqrt(2.0 / n)
         matrix[0] /= math.sqrt(2.0)
-        return matrix.to(device=device, dtype=dtype)
+        return matrix.to(dtype).to(device)
 
 
 def dct_matrix(n: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
@@ -46,6 +46,15 @@ def idct2(spectrum: Tensor) -> Tensor:
     return rows.T @ spectrum @ columns
 
 
+@lru_cache(maxsize=32)
+def _frequencies(height: int, width: int) -> Tensor:
+    """``u / (H - 1) + v / (W - 1)`` of each coefficient, (H, W) float64 on the CPU: other devices may lack float64."""
+    with torch.inference_mode(False):  # kept beyond the run, so it must not be an inference tensor
+        u = torch.arange(height, dtype=torch.float64) / max(height - 1, 1)
+        v = torch.arange(width, dtype=torch.float64) / max(width - 1, 1)
+        return u[:, None] + v[None, :]
+
+
 def low_band(height: int, width: int, rate: float, *, device: torch.device | str = "cpu") -> Tensor:
     """Which cosine coefficients are held at a noise level.
 
@@ -58,9 +67,7 @@ def low_band(height: int, width: int, rate: float, *, device: torch.device | str
     """
     if not 0.0 <= rate <= 1.0:
         raise ValueError(f"low_band: rate must lie in [0, 1], got {rate}")
-    u = torch.arange(height, device=device, dtype=torch.float64) / max(height - 1, 1)
-    v = torch.arange(width, device=device, dtype=torch.float64) / max(width - 1, 1)
-    return u[:, None] + v[None, :] <= 2.0 * rate + 1e-9
+    return (_frequencies(height, width) <= 2.0 * rate + 1e-9).to(device, non_blocking=True)
 
 
 def spectrum_loss(x: Tensor, reference: Tensor, rate: float) -> Tensor:

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import StylizationError
-from .holistic import Statistics
+from .finite import check_finite
+from .holistic import LEVELS, Statistics
+from .tensor_files import described, read_tensors, write_tensors
 
 FORMAT, VERSION = "stylization-style-card", 1
 PARTS = ("mean", "std", "skewness", "kurtosis", "quantiles")
+POLARITIES = ("positive", "negative")
+KEY = re.compile(rf"({'|'.join(POLARITIES)})/((?:input|middle|output)\.\d{{1,3}}\.\d{{1,3}})/({'|'.join(PARTS)})")
+"""Names of a card's tensors but for the levels."""
+
+LARGEST, WIDEST, MOST_LEVELS = 2**30, 2**14, 1000
+"""Of bytes, of channels, of noise levels."""
+
+AGAIN = "Save the card again, or get the file once more"
+UNSOUND = "Look at the reference and the VAE; a model in half precision may overflow, load it in bf16 or fp32"
+
 LEAST = 1e-6
 """Spreads are at least this where their logarithm is taken."""
 
@@ -125,49 +136,99 @@ def mixed(cards: Sequence[StyleCard], weights: Sequence[float]) -> StyleCard:
 
 
 def save(card: StyleCard, path: Path) -> None:
-    """Write a card as safetensors, in half precision."""
+    """Write a card as safetensors, in half precision.
+
+    Raises:
+        StylizationError: it holds values that are not finite, or too large for half precision.
+        OSError: the disk refuses.
+    """
     tensors: dict[str, Tensor] = {"levels": torch.tensor(card.levels)}
     for (polarity, layer), record in card.layers.items():
         for name, part in zip(PARTS, record, strict=True):
             if part is not None:
-                tensors[f"{polarity}/{layer}/{name}"] = part.to("cpu", torch.float16).contiguous()
+                kept = part.to("cpu", torch.float16)
+                tensors[f"{polarity}/{layer}/{name}"] = check_finite(
+                    kept, f"reference, {name} of {layer} under the {polarity} prompt", UNSOUND
+                )
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
         "family": card.family,
         "summary": json.dumps(card.summary, ensure_ascii=False),
     }
-    save_file(tensors, str(path), metadata=metadata)
+    write_tensors(tensors, path, metadata)
 
 
 def load(path: Path) -> StyleCard:
-    """Read a card.
+    """Read a card; everything in it is looked at before it is a card.
 
     Raises:
         StylizationError: no such file, no style card, a newer version, or damaged.
     """
-    subject = path.name
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 no mapping
-    except (OSError, SafetensorError) as error:
-        raise StylizationError(subject, f"it cannot be read: {error}", "Save the card again") from error
+    tensors, metadata = read_tensors(path, AGAIN, LARGEST)
     if metadata.get("format") != FORMAT:
-        raise StylizationError(subject, "it is no style card", "Choose a file of Stylize Save Style Card")
+        raise StylizationError(path.name, "it is no style card", "Choose a file of Stylize Save Style Card")
     if metadata.get("version") != str(VERSION):
         raise StylizationError(
-            subject, f"its version is {metadata.get('version')}, known is {VERSION}", "Update the Stylization pack"
+            path.name, f"its version is {metadata.get('version')}, known is {VERSION}", "Update the Stylization pack"
         )
-    found: dict[tuple[str, str], dict[str, Tensor]] = {}
+    family = metadata.get("family", "")
+    if not family or len(family) > 100:
+        raise StylizationError(path.name, "it does not say which model family it is of", AGAIN)
+    try:
+        return StyleCard(family, *_sound(tensors), described(metadata, "summary", path, AGAIN))
+    except _Damaged as error:
+        raise StylizationError(path.name, str(error), AGAIN) from error
+
+
+class _Damaged(Exception):
+    """What is wrong with a card."""
+
+
+def _sound(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ...], dict[tuple[str, str], Statistics]]:
+    """Levels and layers of a card's tensors.
+
+    Raises:
+        _Damaged: something is missing, unknown, of a wrong shape, or out of its range.
+    """
+    levels = tensors.get("levels")
+    if levels is None or levels.ndim != 1 or not 0 < len(levels) <= MOST_LEVELS:
+        raise _Damaged("parts of it are missing: noise levels")
+    if not (levels > 0).all() or not (levels.diff() > 0).all():
+        raise _Damaged("its noise levels do not rise from above 0")
+    parts: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        if key != "levels":
-            polarity, layer, name = key.split("/")
-            found.setdefault((polarity, layer), {})[name] = tensor.float()
-    if "levels" not in tensors or not found or any(set(PARTS[:4]) - set(parts) for parts in found.values()):
-        raise StylizationError(subject, "parts of it are missing", "Save the card again")
-    if not all(part.isfinite().all() for parts in found.values() for part in parts.values()):
-        raise StylizationError(subject, "it holds NaN or infinite values", "Save the card again")
-    layers = {key: Statistics(*(parts.get(name) for name in PARTS)) for key, parts in found.items()}
-    levels = tuple(float(level) for level in tensors["levels"])
-    return StyleCard(metadata["family"], levels, layers, json.loads(metadata.get("summary", "{}")))
+        if key == "levels":
+            continue
+        found = KEY.fullmatch(key)
+        if found is None:
+            raise _Damaged(f"it holds {key[:60]!r}, which is not known")
+        polarity, layer, name = found.groups()
+        parts.setdefault((polarity, layer), {})[name] = tensor.float()
+    names = {layer for _, layer in parts}
+    if not names or {(polarity, layer) for polarity in POLARITIES for layer in names} != parts.keys():
+        raise _Damaged("parts of it are missing: a layer under one of the prompts")
+    for (polarity, layer), record in parts.items():
+        _check_record(f"{polarity}/{layer}", record, len(levels))
+    if len({PARTS[4] in record for record in parts.values()}) > 1:
+        raise _Damaged("parts of it are missing: quantiles of some layers")
+    kept = {key: Statistics(*(record.get(name) for name in PARTS)) for key, record in parts.items()}
+    return tuple(float(level) for level in levels), kept
+
+
+def _check_record(where: str, record: Mapping[str, Tensor], levels: int) -> None:
+    for name in PARTS[:4]:
+        if name not in record:
+            raise _Damaged(f"parts of it are missing: {where}/{name}")
+    width = record["mean"].shape[-1] if record["mean"].ndim else 0
+    if not 0 < width <= WIDEST:
+        raise _Damaged(f"{where}/mean is of shape {tuple(record['mean'].shape)}")
+    for name, part in record.items():
+        rows = LEVELS if name == "quantiles" else 1
+        if tuple(part.shape) != (levels, rows, width):
+            raise _Damaged(f"{where}/{name} is of shape {tuple(part.shape)}, not {(levels, rows, width)}")
+    for name in ("std", "kurtosis"):
+        if (record[name] < 0).any():
+            raise _Damaged(f"{where}/{name} is negative")
+    if "quantiles" in record and (record["quantiles"].diff(dim=1) < 0).any():
+        raise _Damaged(f"{where}/quantiles do not rise")

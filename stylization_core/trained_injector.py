@@ -218,7 +218,7 @@ def mixture_of_codes(codes: Sequence[StyleCode], style: Statistics, weights: Seq
 class TrainedInjector(LayerNetworks):
     """A :class:`LayerInjector` per layer."""
 
-    PREFIX, FORMAT, MAKER = "hsi", "hsi-injector/1", "Stylize Train Holistic Injector"
+    PREFIX, FORMAT = "hsi", "hsi-injector/1"
     STATED = {"stats": ",".join(STATISTICS), "r": str(RANK), "r_o": str(OUT_RANK)}
 
     @staticmethod

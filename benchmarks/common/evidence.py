@@ -60,9 +60,14 @@ class Comparison(ABC):
         """Whether a cell is part of the evidence."""
         return True
 
+    def missing(self) -> list[tuple[int, str]]:
+        """Cells that are not kept yet."""
+        return [(number, method) for number, method in self.wanted() if self.cells.record_of(number, method) is None]
+
     def make(self, methods: Iterable[str] = (), numbers: Sequence[int] = ()) -> None:
-        """Make the cells that are not kept yet."""
-        self.cells.make(self.wanted(methods, numbers), self._made)
+        """Make the cells that are not kept yet, method by method: what a method needs of those before it is there."""
+        for method in methods or self.methods:
+            self.cells.make(self.wanted([method], numbers), self._made)
 
     def _made(self, number: int, method: str) -> tuple[list[Image.Image], Record]:
         case = self.case_of(number)
@@ -95,6 +100,9 @@ class Evidence:
         return self.page.summary({name: comparison.cells.records() for name, comparison in self.comparisons.items()})
 
     def write(self) -> str:
-        """Write the page, its record and its pictures into docs/; returns the text."""
+        """Write the page, its record and its pictures into docs/; returns the text, or what keeps it from that."""
+        missing = sum(len(comparison.missing()) for comparison in self.comparisons.values())
+        if missing:
+            return f"{missing} cells are not made yet: docs/{self.page.STEM}.md stays as it is."
         cells = {name: comparison.cells for name, comparison in self.comparisons.items()}
         return write(self.page, self.summary(), cells, ROOT / "docs")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ...stylization_core.errors import StylizationError, naming
+from ...stylization_core.finite import check_finite
 from ...stylization_core.hosts.comfyui.guidance import acting
 from ...stylization_core.hosts.comfyui.model import attach_once, detect
-from ...stylization_core.hosts.comfyui.sms import REFINEMENT, REFINER, REGULARIZER, SPECTRUM, Refinement, SpectrumHold
+from ...stylization_core.hosts.comfyui.sms import REFINEMENT, SPECTRUM, Refinement, SpectrumHold
 from ..inputs import check_channels, latent_samples, window_inputs
 from ..sms.inputs import FORMS, color_hold_input
 
 CATEGORY = "stylization/sms"
+OWN_INPUT = "The run's own input if not connected; needed where the sampler adds no noise to it."
+"""Tooltip: what stands for a content that is not connected."""
+REGULARIZER, REFINER = "Stylize Spectrum Regularizer", "Stylize Semantic Refiner"
 
 
 class StylizeSpectrumRegularizer(io.ComfyNode):
@@ -67,7 +72,7 @@ class StylizeSpectrumRegularizer(io.ComfyNode):
                 io.Latent.Input(
                     "content",
                     optional=True,
-                    tooltip="Picture whose content is held in ordinary samplers. The run's own input if not connected.",
+                    tooltip="Picture whose content is held in ordinary samplers. " + OWN_INPUT,
                 ),
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="To any sampler or to Stylize SMS Guider.")],
@@ -75,7 +80,7 @@ class StylizeSpectrumRegularizer(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, weight, hold, band, form, color_hold, start_percent, end_percent, content=None
+        cls, model, *, weight, hold, band, form, color_hold, start_percent, end_percent, content=None
     ) -> io.NodeOutput:
         with naming(REGULARIZER):
             detect(model)
@@ -87,7 +92,8 @@ class StylizeSpectrumRegularizer(io.ComfyNode):
                 hold=hold,
                 start=start_percent,
                 end=end_percent,
-                content=_content(model, content),
+                content=content_samples(model, content),
+                node=REGULARIZER,
             )
             return io.NodeOutput(acting(attach_once(model, SPECTRUM, settings, REGULARIZER)))
 
@@ -136,7 +142,7 @@ class StylizeSemanticRefiner(io.ComfyNode):
                 io.Latent.Input(
                     "content",
                     optional=True,
-                    tooltip="Picture that is left alone in ordinary samplers. The run's own input if not connected.",
+                    tooltip="Picture that is left alone in ordinary samplers. " + OWN_INPUT,
                 ),
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="To any sampler or to Stylize SMS Guider.")],
@@ -144,7 +150,7 @@ class StylizeSemanticRefiner(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, floor, map, start_percent, end_percent, mask=None, edit=None, empty=None, content=None
+        cls, model, *, floor, map, start_percent, end_percent, mask=None, edit=None, empty=None, content=None
     ) -> io.NodeOutput:
         with naming(REFINER):
             detect(model)
@@ -154,6 +160,8 @@ class StylizeSemanticRefiner(io.ComfyNode):
                     "it is not connected, and neither are both edit and empty",
                     "Connect a mask, or an edit prompt and an empty prompt to make a map from",
                 )
+            if mask is not None:
+                check_finite(mask, "mask")
             settings = Refinement(
                 floor=floor,
                 mask=mask,
@@ -162,12 +170,18 @@ class StylizeSemanticRefiner(io.ComfyNode):
                 live=map == "live",
                 start=start_percent,
                 end=end_percent,
-                content=_content(model, content),
+                content=content_samples(model, content),
+                node=REFINER,
             )
             return io.NodeOutput(acting(attach_once(model, REFINEMENT, settings, REFINER)))
 
 
-def _content(model, latent: dict | None):
+def content_samples(model, latent: dict | None) -> Tensor | None:
+    """The samples of a LATENT whose content is kept; None where none is connected.
+
+    Raises:
+        StylizationError: no encoded picture, or one for another kind of model.
+    """
     if latent is None:
         return None
     samples = latent_samples(latent, "content")

@@ -7,12 +7,14 @@ from comfy_api.latest import io
 
 from ...stylization_core.composite import protected
 from ...stylization_core.errors import StylizationError, naming
+from ...stylization_core.finite import check_finite
 from ...stylization_core.hosts.comfyui.guidance import acting
 from ...stylization_core.hosts.comfyui.model import attach_once, detect
-from ...stylization_core.hosts.comfyui.sms import PROTECT_REGION, PROTECTION, ProtectedRegion
+from ...stylization_core.hosts.comfyui.sms import PROTECTION, ProtectedRegion
 from ...stylization_core.rulers.images import as_encoded
 from ...stylization_core.rulers.seam import seam
-from ..inputs import check_channels, latent_samples, mask_at, window_inputs
+from ..inputs import mask_at, window_inputs
+from .holds import OWN_INPUT, content_samples
 
 CATEGORY = "stylization/measure"
 
@@ -20,11 +22,13 @@ CATEGORY = "stylization/measure"
 class StylizeProtectRegion(io.ComfyNode):
     """A region that keeps its form while the rest takes a style."""
 
+    DISPLAY_NAME = "Stylize Protect Region"
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="StylizeProtectRegion",
-            display_name=PROTECT_REGION,
+            display_name=cls.DISPLAY_NAME,
             category=CATEGORY,
             description=(
                 "Holds form and lettering of a masked label, logo or face while the picture is stylized: the fine "
@@ -57,23 +61,27 @@ class StylizeProtectRegion(io.ComfyNode):
                 io.Latent.Input(
                     "content",
                     optional=True,
-                    tooltip="Picture whose region is held in ordinary samplers. The run's own input if not connected.",
+                    tooltip="Picture whose region is held in ordinary samplers. " + OWN_INPUT,
                 ),
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="To any sampler or to Stylize SMS Guider.")],
         )
 
     @classmethod
-    def execute(cls, model, mask, strength, band, start_percent, end_percent, content=None) -> io.NodeOutput:
-        with naming(PROTECT_REGION):
+    def execute(cls, model, mask, *, strength, band, start_percent, end_percent, content=None) -> io.NodeOutput:
+        with naming(cls.DISPLAY_NAME):
             detect(model)
             _check_mask(mask)
-            samples = None
-            if content is not None:
-                samples = latent_samples(content, "content")
-                check_channels(model, samples, "content")
-            settings = ProtectedRegion(mask, band, strength, start_percent, end_percent, samples)
-            clone = attach_once(model, PROTECTION, settings, PROTECT_REGION)
+            settings = ProtectedRegion(
+                mask=mask,
+                band=band,
+                strength=strength,
+                start=start_percent,
+                end=end_percent,
+                content=content_samples(model, content),
+                node=cls.DISPLAY_NAME,
+            )
+            clone = attach_once(model, PROTECTION, settings, cls.DISPLAY_NAME)
         return io.NodeOutput(model if strength == 0 else acting(clone))
 
 
@@ -127,32 +135,32 @@ class StylizeProtectComposite(io.ComfyNode):
             _check_mask(mask)
             styled = styled[..., :3].to(original)
             size = styled.shape[1:3]
-            original, mask = (as_encoded(one, size) for one in (original[..., :3], mask.reshape(-1, *mask.shape[-2:])))
+            original = as_encoded(original[..., :3], size)
+            mask = as_encoded(mask.reshape(-1, *mask.shape[-2:]), size)
             mask = mask_at(mask.to(original), original.shape[1:3])
-            found, taken = protected(original, styled, mask, feather)
+            composed, taken = protected(original, styled, mask, feather)
             seams = [
-                float(seam(found[[row]], _row(mask, row), _row(original, row), _row(styled, row))[0])
+                float(seam(composed[[row]], _row(mask, row), _row(original, row), _row(styled, row))[0])
                 if _row(mask, row).any()
                 else 1.0
-                for row in range(len(found))
+                for row in range(len(composed))
             ]
-        kept = [float((_row(taken, row) == 0).float().mean()) for row in range(len(found))]
+        kept = [float((_row(taken, row) == 0).float().mean()) for row in range(len(composed))]
         lines = [
             f"picture {number}: seam {shown:.2f}, {100 * share:.1f} % exactly the original"
             for number, (shown, share) in enumerate(zip(seams, kept, strict=True), 1)
         ]
         text = "\n".join([*lines, "a seam of 1 is no step beyond those that both pictures have there themselves"])
-        return io.NodeOutput(found, max(seams), text)
+        return io.NodeOutput(composed, max(seams), text)
 
 
-def _row(given: torch.Tensor, row: int) -> torch.Tensor:
+def _row(batch: torch.Tensor, row: int) -> torch.Tensor:
     """One of a batch, or the only one."""
-    return given[[row % len(given)]]
+    return batch[[row % len(batch)]]
 
 
 def _check_mask(mask: torch.Tensor) -> None:
-    if not mask.isfinite().all():
-        raise StylizationError("mask", "it holds NaN or infinite values", "Look at the node that made it")
+    check_finite(mask, "mask")
     if not (mask > 0).any():
         raise StylizationError(
             "mask", "it is empty, nothing is marked", "Paint what is to stay in white, or take this node out"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...stylization_core.errors import naming
-from ...stylization_core.hosts.comfyui.guidance import GUIDANCE, SCORE_GUIDANCE, ScoreGuidance, acting, log_guidance
+from ...stylization_core.hosts.comfyui.guidance import GUIDANCE, ScoreGuidance, acting, log_guidance
 from ...stylization_core.hosts.comfyui.model import attach_once
 from ...stylization_core.hosts.comfyui.sms import SECOND_MODEL, find_style
 from ..inputs import window_inputs
 from ..sms.inputs import style_model_input
 from .holds import CATEGORY
+
+DISPLAY_NAME = "Stylize SMS Guidance"
 
 
 class StylizeSMSGuidance(io.ComfyNode):
@@ -20,7 +22,7 @@ class StylizeSMSGuidance(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="StylizeSMSGuidance",
-            display_name=SCORE_GUIDANCE,
+            display_name=DISPLAY_NAME,
             category=CATEGORY,
             description=(
                 "Adds the style score of a LoRA to the steps of KSampler and its relatives: a stylization in 20 to 30 "
@@ -53,14 +55,20 @@ class StylizeSMSGuidance(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, strength, mode, start_percent, end_percent, style_model=None) -> io.NodeOutput:
-        with naming(SCORE_GUIDANCE):
-            style = find_style(model, style_model)
-            settings = ScoreGuidance(style, strength, mode == "edit", start_percent, end_percent)
-            clone = attach_once(model, GUIDANCE, settings, SCORE_GUIDANCE)
+    def execute(cls, model, *, strength, mode, start_percent, end_percent, style_model=None) -> io.NodeOutput:
+        with naming(DISPLAY_NAME):
+            settings = ScoreGuidance(
+                style=find_style(model, style_model),
+                strength=strength,
+                edit=mode == "edit",
+                start=start_percent,
+                end=end_percent,
+                node=DISPLAY_NAME,
+            )
+            clone = attach_once(model, GUIDANCE, settings, DISPLAY_NAME)
         if strength == 0:
             return io.NodeOutput(model)
-        if style.patcher is not None:
-            clone.set_additional_models(SECOND_MODEL, [style.patcher])
+        if settings.style.patcher is not None:
+            clone.set_additional_models(SECOND_MODEL, [settings.style.patcher])
         log_guidance(settings)
         return io.NodeOutput(acting(clone))

@@ -13,6 +13,8 @@ cancels, and content stays without a hold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 
@@ -33,18 +35,25 @@ class EditPath:
         self._sigma: float | None = None
         self._score: Tensor | None = None
 
-    def denoised(self, score: Tensor, sigma: float) -> Tensor:
+    def denoised(self, score: Tensor, sigma: float, hold: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The estimate to hand to the sampler at a level.
 
         Args:
             score: strength * (D_style - D_base) at this level, (B, C, H, W).
             sigma: noise-to-signal ratio of the level (for flow models sigma / (1 - sigma)); a call at the same or a
                 higher one than the last (a second-order sampler's correction) stays where the path is.
+            hold: what else changes the estimate before the sampler gets it. The path goes on towards the estimate that
+                the sampler gets, so what is held at one level is not lost at the next.
         """
         if self._sigma is None:
             self._sigma = sigma
         elif sigma < self._sigma:
             self.z = self.z + self._score * ((self._sigma - sigma) / self._sigma)
             self._sigma = sigma
-        self._score = score
-        return self.z + score
+        estimate = self.z + score
+        if hold is None:
+            self._score = score
+            return estimate
+        estimate = hold(estimate)
+        self._score = estimate - self.z
+        return estimate

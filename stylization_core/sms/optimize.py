@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..protection import Protection
-from ..randomness import stream
+from ..randomness import on_device, stream
 from ..relevance import MEAN_RELEVANCE
 from ..spectrum import spectrum_gradient, spectrum_prox
 from .adam import Adam
@@ -139,7 +139,7 @@ def optimize(
     spread: Tensor | None = None,
     shared: bool = False,
     start: int = 0,
-    reached: Tensor | None = None,
+    resume: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     looks: int = 50,
 ) -> Tensor:
@@ -151,8 +151,8 @@ def optimize(
         seed: of the noise stream.
         spread: relative step length per channel, see :func:`channel_spread`; None takes all alike (published).
         shared: one step length per picture instead of one per element (published), see :class:`Adam`.
-        start, reached: continue at this step from this latent; Adam's moments start anew.
-        on_step: called after each step with its index and the latent reached, which is always finite.
+        start, resume: continue at this step from this latent; Adam's moments start anew.
+        on_step: called after each step with its index and the latent after it, which is always finite.
         looks: how often in a run the device is waited for, to see whether all is finite; at the last step always.
 
     Returns:
@@ -162,7 +162,7 @@ def optimize(
         NotFinite: a step made something else than numbers; ``on_step`` has had the latent of the last good one.
     """
     source = source.float()
-    x = source if reached is None else reached.float().to(source.device)
+    x = source if resume is None else resume.float().to(source.device)
     if terms.strength == 0:
         return x
     adam, watch = Adam(source, shared=shared), _Watch(source.device, max(1, len(schedule) // looks))
@@ -172,7 +172,7 @@ def optimize(
         noise = torch.randn(source.shape, generator=noise_stream, dtype=torch.float32)
         if step < start:
             continue
-        noise = noise.to(source.device)
+        noise = on_device(noise, source.device)
         style, fake = predict(add_noise(x, noise, step), step)
         fake = torch.lerp(fake.float(), x, terms.blend)
         relevance = _relevance(terms, noise, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 
 import pytest
@@ -81,8 +82,8 @@ def test_defaults_lie_inside_their_ranges(schemas):
 def test_parameters_of_execute_are_the_inputs(pack_nodes):
     for node in pack_nodes.NODES:
         schema = node.GET_SCHEMA()
-        code = node.execute.__func__.__code__
-        assert list(code.co_varnames[1 : code.co_argcount]) == [one.id for one in _by_requirement(schema.inputs)]
+        names = list(inspect.signature(node.execute).parameters)
+        assert names == [one.id for one in _by_requirement(schema.inputs)]
 
 
 def _by_requirement(inputs: list) -> list:

@@ -49,3 +49,24 @@ def test_it_is_a_value_error_that_survives_copying():
     error = copy.copy(example())
     assert isinstance(error, ValueError)
     assert str(error) == str(example())
+
+
+@pytest.mark.parametrize(
+    ("raw", "written"),
+    [("half \ud83d", r"half \ud83d"), ("two\nlines", r"two\nlines"), ("nul\0", r"nul\x00"), ("\u2028", r"\u2028")],
+)
+def test_what_no_log_can_take_is_escaped(raw, written):
+    error = StylizationError(raw, f"it is '{raw}'", f"Take {raw} out")
+    for text in (str(error), *error.args):
+        assert text.encode("utf-8")
+        assert written in text and raw not in text
+
+
+def test_letters_and_whole_emoji_of_any_script_stay():
+    text = "Ölbild 絵 \U0001f3a8 e\u0301"
+    assert str(StylizationError(text, text, text)).count(text) == 3
+
+
+def test_a_long_quotation_is_cut():
+    text = str(StylizationError("folder", f"there is no '{'x' * 100_000}'", "Name another"))
+    assert len(text) < 1300 and text.startswith("folder: there is no 'xxx") and text.endswith("x'. Name another.")

@@ -284,7 +284,7 @@ def test_resuming_sees_the_same_noise_and_only_the_remaining_steps():
     whole, rest = Recorder(schedule), Recorder(schedule)
     reached = {}
     whole.run(source, on_step=lambda step, x: reached.update({step: x}))
-    resumed = rest.run(source, start=5, reached=reached[4])
+    resumed = rest.run(source, start=5, resume=reached[4])
     assert rest.steps == [5, 6, 7, 8]
     assert all(torch.equal(rest.noises[step], whole.noises[step]) for step in rest.steps)
     assert not torch.equal(resumed, reached[4])
@@ -293,7 +293,7 @@ def test_resuming_sees_the_same_noise_and_only_the_remaining_steps():
 def test_resuming_keeps_the_original_as_what_is_held():
     schedule, source = make_schedule(upper_timesteps(9), 4), drawn(*SMALL)
     mask = torch.zeros(1, 1, 6, 5)
-    found = Recorder(schedule).run(source, terms=Terms(mask=mask), start=5, reached=drawn(*SMALL, seed=8))
+    found = Recorder(schedule).run(source, terms=Terms(mask=mask), start=5, resume=drawn(*SMALL, seed=8))
     assert torch.equal(found, source)
 
 

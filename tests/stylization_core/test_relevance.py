@@ -11,7 +11,7 @@ from stylization.stylization_core.relevance import (
     discrepancy,
     live_relevance,
     minmax,
-    placed,
+    obeyed,
     robust_relevance,
 )
 
@@ -133,10 +133,18 @@ def test_live_map_is_the_published_one_lifted_to_the_floor():
     assert torch.equal(live_relevance(edited, edited), torch.ones(2, 1, 5, 6))
 
 
-def test_placed_leaves_the_content_where_the_map_is_dark():
+def test_obeyed_leaves_the_content_where_the_map_is_dark():
     denoised, content = drawn(2, 4, 3, 3), drawn(1, 4, 3, 3, seed=1)
     dark, bright = torch.zeros(1, 1, 3, 3), torch.ones(1, 1, 3, 3)
-    assert torch.equal(placed(denoised, content, dark), content.expand_as(denoised))
-    assert torch.equal(placed(denoised, content, bright), denoised)
-    assert placed(denoised, content, dark, share=0.0) is denoised
-    assert torch.allclose(placed(denoised, content, dark, share=0.5), (denoised + content) / 2)
+    assert torch.equal(obeyed(denoised, content, dark), content.expand_as(denoised))
+    assert torch.equal(obeyed(denoised, content, bright), denoised)
+    assert obeyed(denoised, content, dark, share=0.0) is denoised
+    assert torch.allclose(obeyed(denoised, content, dark, share=0.5), (denoised + content) / 2)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_map_that_is_not_finite_does_not_become_ones(broken):
+    field = drawn(2, 1, 6, 5).abs()
+    field[1, 0, 2, 2] = broken
+    assert torch.isfinite(minmax(field)[0]).all() and not torch.isfinite(minmax(field)[1]).all()
+    assert not torch.isfinite(robust_relevance(field[None])[1]).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import scipy.fft
 import torch
+from stylization.stylization_core import protection, spectrum
 from stylization.stylization_core.spectrum import (
     dct2,
     dct_matrix,
@@ -15,6 +16,7 @@ from stylization.stylization_core.spectrum import (
     spectrum_loss,
     spectrum_prox,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZES = [(64, 64), (13, 9), (9, 13), (64, 96), (1, 7), (7, 1), (1, 1), (2, 3)]
 
@@ -189,3 +191,37 @@ def test_proximal_hold_takes_small_differences_first():
     mean = (10.0 + 0.1) / 16
     assert after[0, 0, 0, 1] == pytest.approx(10.0 - mean)
     assert abs(after[0, 0, 1, 0]) < 1e-12
+
+
+class _Made(TorchDispatchMode):
+    """Notes the kinds of all tensors that are made."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.found.add((tensor.device.type, tensor.dtype))
+        return made
+
+
+@pytest.mark.parametrize("operator", ["low_band", "gradient", "prox", "hold", "held_high_band"])
+def test_no_float64_is_made_on_a_device_that_may_lack_it(operator):
+    """A stand-in for Apple's and some of Intel's devices: the device that only knows shapes."""
+    x, mask = torch.empty(2, 4, 13, 17, device="meta"), torch.empty(1, 1, 13, 17, device="meta")
+    run = {
+        "low_band": lambda: spectrum.low_band(13, 17, 0.3, device="meta"),
+        "gradient": lambda: spectrum.spectrum_gradient(x, x, 0.3, color_weight=0.5),
+        "prox": lambda: spectrum.spectrum_prox(x, x, 0.3, 0.1),
+        "hold": lambda: spectrum.hold_band(x, x, 0.3, 0.5, proximal=True),
+        "held_high_band": lambda: protection.held_high_band(x, x, mask, 0.3),
+    }[operator]
+    spectrum._dct_matrix.cache_clear()
+    with _Made() as made:
+        assert run().device.type == "meta"
+    spectrum._dct_matrix.cache_clear()
+    kinds = {dtype for device, dtype in made.found if device == "meta"}
+    assert kinds and torch.float64 not in kinds

@@ -158,7 +158,7 @@ def refused(rig, case: str) -> tuple:
         "several": (one(1) + one(2), one(3), "conditioning: it combines 2 prompts. Batch plain prompts"),
         "several before": (one(1), one(2) + one(3), "previous: it combines 2 prompts. Batch plain prompts"),
         "several alone": (one(1) + one(2), None, "conditioning: it combines 2 prompts. Batch plain prompts"),
-        "none": ([], one(1), "conditioning: it combines 0 prompts."),
+        "none": ([], one(1), "conditioning: there is no prompt in it. Connect CLIP Text Encode"),
         "control": (control, one(1), "conditioning: a ControlNet is applied to it. Apply ControlNets behind"),
         "width": (one(1, width=32), one(2), "conditioning: its text features have 32 channels, those of previous 64."),
         "pooled": (pooled, one(2), "conditioning: only one of the prompts has 'pooled_output'. Encode all prompts"),

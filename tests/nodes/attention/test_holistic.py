@@ -179,7 +179,7 @@ def test_chained_cards_are_mixed_by_their_weights(rig, micro, inject, cards, sav
 
 
 def test_missing_file_and_weights_of_zero_are_refused(rig, micro, cards, saved, folder):
-    with pytest.raises(ValueError, match=f"{LOAD}, card_name: none.safetensors"):
+    with pytest.raises(ValueError, match=f"{LOAD}, card_name: 'none.safetensors' is not among its choices"):
         loaded(cards, "none.safetensors")
     with pytest.raises(ValueError, match=f"{SAVE}, reference: all weights are 0"):
         saved(micro, reference=(rig.sharing.described(weight=0.0),))

@@ -177,8 +177,8 @@ def test_bad_encodings_name_the_image(refusal, refer):
 
 BAD_MASKS = {
     "several": (torch.ones(2, 8, 8), "it has 2 entries. Connect one mask"),
-    "NaN": (torch.full((1, 8, 8), float("nan")), "it holds NaN or infinite values. Look at the node"),
-    "empty": (torch.zeros(1, 8, 8), "it is empty, so nothing of the reference counts. Paint"),
+    "NaN": (torch.full((1, 8, 8), float("nan")), "64 of its 64 values are NaN or infinite. Look at the node"),
+    "empty": (torch.zeros(1, 8, 8), "it is empty, nothing is marked. Paint"),
 }
 
 

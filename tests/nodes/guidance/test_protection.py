@@ -82,8 +82,9 @@ def test_inputs_change_the_run(rig, protect, ksampler, micro, given):
 def test_region_before_stylize_sms(rig, pack_nodes, protect, styled):
     sms = {node.GET_SCHEMA().node_id: node for node in pack_nodes.NODES}["StylizeSMS"]
     given, samples = rig.runs.pair(), rig.runs.latent()
-    rest = (given["positive"], given["negative"], {"samples": samples}, 3, 4, 4.5, 1.0, 0.1, 1.0, "off", 0.1)
-    found = sms.execute(protect(styled), *rest)[0]["samples"]
+    numbers = {"seed": 3, "steps": 4, "cfg": 4.5, "strength": 1.0, "step_size": 0.1, "spectrum": 1.0}
+    off = {"relevance": "off", "relevance_floor": 0.1}
+    found = sms.execute(protect(styled), **given, latent_image={"samples": samples}, **numbers, **off)[0]["samples"]
     assert moved(found[..., :5], samples[..., :5]) < 1e-5 < 0.02 < moved(found[..., 5:], samples[..., 5:])
 
 
@@ -91,7 +92,7 @@ def test_mask_of_nothing_and_of_nan_are_refused(refusal, protect, micro):
     message = refusal(REGION, lambda: protect(micro, torch.zeros(1, 96, 80)))
     assert message.startswith(f"{REGION}, mask: it is empty, nothing is marked. Paint")
     message = refusal(REGION, lambda: protect(micro, left() * torch.nan))
-    assert message.startswith(f"{REGION}, mask: it holds NaN")
+    assert message.startswith(f"{REGION}, mask: 7680 of its 7680 values are NaN")
 
 
 def test_a_second_one_and_other_families_are_refused(refusal, protect, micro, wiring_model):
@@ -183,7 +184,7 @@ def test_composite_says_what_does_not_fit(refusal, merge):
         ((original, styled[:, :30], left(40, 64)), "styled: it is 64x30 pixels, original is 64x40"),
         ((original, styled[[0, 1, 0]], left(40, 64)), "styled: original has 2 pictures, styled 3, the masks 1"),
         ((original, styled, torch.zeros(1, 40, 64)), "mask: it is empty"),
-        ((original, styled, torch.full((1, 40, 64), torch.nan)), "mask: it holds NaN"),
+        ((original, styled, torch.full((1, 40, 64), torch.nan)), "mask: 2560 of its 2560 values are NaN"),
     ):
         message = refusal(COMPOSITE, lambda given=given: merge(*given, 0.0))
         assert message.startswith(f"{COMPOSITE}, {said}")

@@ -241,9 +241,9 @@ def test_pictures_that_do_not_fit_are_named(refusal, execute, analytic):
     cases = {
         "content: it is 80x48 pixels, the results are 64x48": {"content": torch.rand(1, 48, 80, 3)},
         "content: it has 2 pictures": {"content": torch.rand(2, 48, 64, 3)},
-        "content: some values are NaN": {"content": torch.full((1, 48, 64, 3), torch.nan)},
+        "content: 9216 of its 9216 values are NaN": {"content": torch.full((1, 48, 64, 3), torch.nan)},
         "mask: 'mask color_change < 3 Delta E' is measured inside": {"limits": inside},
-        "mask: nothing is marked": {"limits": inside, "mask": empty},
+        "mask: it is empty, nothing is marked": {"limits": inside, "mask": empty},
         "mask: it is 64x40 pixels": {"limits": inside, "mask": fitting[:, :40]},
         "mask: some values are NaN": {"limits": inside, "mask": fitting * torch.nan},
         "style: it is 20x20 pixels": {"style": torch.rand(1, 20, 20, 3)},

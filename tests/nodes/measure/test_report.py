@@ -184,9 +184,9 @@ def broken() -> torch.Tensor:
 BAD_INPUT = {
     "size": (lambda: {"result": results()[:, :56]}, "content and result: content is 80x64 pixels, result 80x56"),
     "count": (lambda: {"content": results(3)}, "content and result: content has 3 pictures, result 2"),
-    "NaN": (lambda: {"result": broken()}, "result: some values are NaN or infinite"),
-    "empty mask": (lambda: {"mask": torch.zeros(1, 64, 80)}, "mask: nothing is marked"),
-    "mask of LoadImage": (lambda: {"mask": torch.zeros(1, 64, 64)}, "mask: it is 64x64 pixels"),
+    "NaN": (lambda: {"result": broken()}, "result: 1 of its 30720 values are NaN or infinite"),
+    "empty mask": (lambda: {"mask": torch.zeros(1, 64, 80)}, "mask: it is empty, nothing is marked"),
+    "mask of LoadImage": (lambda: {"mask": torch.zeros(1, 64, 64)}, "mask: it is empty, 64x64 zeros, as Load Image"),
     "one frame": (lambda: {"result": results(1), "sequence": True}, "sequence: it is on, and result is one picture"),
     "style": (lambda: {"style": exemplars()[:, :20]}, "style: it is 80x20 pixels"),
     "network": (

@@ -15,7 +15,9 @@ def style_lora(pack_nodes):
 
 
 def execute(style_lora, model, name=KOHYA, strength=0.8, clip_strength=0.0, clip=None):
-    return style_lora.StylizeStyleLoRA.execute(model, name, strength, clip_strength, clip).result
+    return style_lora.StylizeStyleLoRA.execute(
+        model, lora_name=name, strength=strength, clip_strength=clip_strength, clip=clip
+    ).result
 
 
 def refusal(style_lora, *args, **kwargs) -> str:
@@ -62,7 +64,7 @@ def test_wiring_files_are_in_the_list(style_lora):
 
 def test_file_that_is_gone_names_the_input(style_lora, wiring_model):
     message = refusal(style_lora, wiring_model("sd15"), "gone.safetensors")
-    assert "lora_name: gone.safetensors is not in the LoRA folders. Choose" in message
+    assert "lora_name: 'gone.safetensors' is not among its choices. Choose one of: " in message
 
 
 @pytest.mark.parametrize(

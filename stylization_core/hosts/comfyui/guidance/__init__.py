@@ -6,11 +6,10 @@ Enters: settings that nodes left on the MODEL. Leaves: a MODEL whose runs obey t
 
 from .run import acting
 from .score import log_guidance
-from .settings import GUIDANCE, SCORE_GUIDANCE, ScoreGuidance
+from .settings import GUIDANCE, ScoreGuidance
 
 __all__ = [
     "GUIDANCE",
-    "SCORE_GUIDANCE",
     "ScoreGuidance",
     "acting",
     "log_guidance",

@@ -6,9 +6,10 @@ import comfy.model_management
 import comfy.sampler_helpers
 from torch import Tensor
 
+from ....errors import naming
 from ....masks import latent_mask
 from ....protection import Protection
-from ....relevance import live_relevance, placed
+from ....relevance import live_relevance, obeyed
 from ....spectrum import hold_band
 from ..model import process
 from ..sms import ProtectedRegion, Refinement, SpectrumHold, ask_pair, precomputed
@@ -23,7 +24,7 @@ class Regularizer:
         self.window = run.window(settings)
         self.content = run.content(settings.content)
 
-    def act(self, denoised: Tensor, sigma: float, args: dict) -> Tensor:
+    def act(self, denoised: Tensor, sigma: float) -> Tensor:
         if not self.window.open_at(sigma):
             return denoised
         rate = self.settings.band * min(1.0, self.run.levels.timestep(sigma) / self.run.first)
@@ -58,18 +59,20 @@ class Refiner:
 
     def _ask(self, x: Tensor, sigma: float) -> list[Tensor]:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        model, options = self.run.guider.inner_model, self.run.given
-        return ask_pair(model, self.conds["positive"], self.conds["negative"], x, sigma, options)
+        model, options = self.run.guider.inner_model, self.run.model_options
+        # no node is at work during a step: an error there has to bring the name of the one it is about
+        with naming(self.settings.node):
+            return ask_pair(model, self.conds["positive"], self.conds["negative"], x, sigma, options)
 
-    def act(self, denoised: Tensor, sigma: float, args: dict) -> Tensor:
+    def act(self, denoised: Tensor, sigma: float) -> Tensor:
         if not self.window.open_at(sigma):
             return denoised
         relevance = self.map
         if relevance is None:
             content = self.content.expand_as(self.run.noise)
-            noised = self.run.levels.noised(content, self.run.noise, sigma)
+            noised = self.run.levels.noised(content, self.run.map_noise, sigma)
             relevance = live_relevance(*self._ask(noised, sigma), floor=self.settings.floor)
-        return placed(denoised.float(), self.content, relevance, min(1.0, self.run.strength)).to(denoised)
+        return obeyed(denoised.float(), self.content, relevance, min(1.0, self.run.strength)).to(denoised)
 
 
 class Protector:
@@ -80,7 +83,7 @@ class Protector:
         self.content = run.content(settings.content)
         self.protection = Protection(latent_mask(settings.mask, run.noise), settings.band, settings.strength)
 
-    def act(self, denoised: Tensor, sigma: float, args: dict) -> Tensor:
+    def act(self, denoised: Tensor, sigma: float) -> Tensor:
         if not self.window.open_at(sigma):
             return denoised
         return self.protection.held(denoised.float(), self.content).to(denoised)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ....errors import naming
 from ..model import dial, foreign_cfg_functions, with_wrapper
-from ..sms import PROTECT_REGION, PROTECTION, REFINEMENT, REFINER, REGULARIZER, SPECTRUM, RelevanceSampler, ScoreSampler
+from ..sms import PROTECTION, REFINEMENT, SPECTRUM, RelevanceSampler, ScoreSampler
 from .context import SamplingContext
 from .holds import Protector, Refiner, Regularizer
 from .score import Guidance
-from .settings import GUIDANCE, SCORE_GUIDANCE
+from .settings import GUIDANCE
 
 KEY = "stylization.sampling"
 
@@ -38,15 +38,19 @@ def _around_sampler(
     """SAMPLER_SAMPLE wrapper."""
     strength = dial(extra_args["model_options"])
     rest = (callback, noise, latent_image, denoise_mask, *others)
-    # these ask for predictions and take no steps
+    # these ask for predictions and take no steps from noise to a picture
     if isinstance(executor.class_obj, (ScoreSampler, RelevanceSampler)) or strength == 0:
         return executor(model_wrap, sigmas, extra_args, *rest, **named)
-    run = _Run(SamplingContext(model_wrap, sigmas, extra_args, noise, latent_image, strength))
+    context = SamplingContext(model_wrap, sigmas, extra_args, noise, latent_image, strength)
+    context.clean_input = getattr(executor.class_obj, "clean_input", False)
+    run = _Run(context)
     try:
         run.open(denoise_mask)
-        if run.parts:
+        if run.acts:
             extra_args = {**extra_args, "model_options": run.options()}
-        return executor(model_wrap, sigmas, extra_args, *rest, **named)
+        result = executor(model_wrap, sigmas, extra_args, *rest, **named)
+        run.check()
+        return result
     finally:
         run.close()
 
@@ -56,7 +60,7 @@ class _Run:
 
     def __init__(self, context: SamplingContext):
         self.context = context
-        self.parts: list = []
+        self.holds: list = []
         self.guidance = None
 
     def open(self, denoise_mask: Tensor | None) -> None:
@@ -64,23 +68,36 @@ class _Run:
         attached = self.context.guider.model_patcher.get_attachment
         guidance, refinement, spectrum, region = map(attached, (GUIDANCE, REFINEMENT, SPECTRUM, PROTECTION))
         if guidance is not None and guidance.strength != 0 and self.context.entered(guidance):
-            with naming(SCORE_GUIDANCE):
+            with naming(guidance.node):
                 self.guidance = Guidance(self.context, guidance)
                 self.guidance.open(denoise_mask)
-            self.parts.append(self.guidance)
         if refinement is not None and self.context.entered(refinement):
-            with naming(REFINER):
-                self.parts.append(Refiner(self.context, refinement))
+            with naming(refinement.node):
+                self.holds.append(Refiner(self.context, refinement))
         if spectrum is not None and spectrum.hold != 0 and self.context.entered(spectrum):
-            with naming(REGULARIZER):
-                self.parts.append(Regularizer(self.context, spectrum))
+            with naming(spectrum.node):
+                self.holds.append(Regularizer(self.context, spectrum))
         if region is not None and region.strength != 0 and self.context.entered(region):
-            with naming(PROTECT_REGION):
-                self.parts.append(Protector(self.context, region))
+            with naming(region.node):
+                self.holds.append(Protector(self.context, region))
+        if self.guidance is not None and self.guidance.path is not None:
+            # the path goes on from the estimate as it is after the holds, which otherwise a later step would forget
+            self.guidance.holds, self.holds = self.holds, []
+
+    def check(self) -> None:
+        """After the run: refuse a result that was made from predictions which are not finite."""
+        if self.guidance is not None:
+            with naming(self.guidance.settings.node):
+                self.guidance.check()
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything changes the run."""
+        return self.guidance is not None or bool(self.holds)
 
     def options(self) -> dict:
         """The run's model options with our functions at the end of the CFG chain."""
-        options = dict(self.context.given)
+        options = dict(self.context.model_options)
         if self.guidance is not None and self.guidance.path is not None:
             # the estimate is the path's own: what other nodes put around guidance would be asked for in vain
             names = foreign_cfg_functions(options)
@@ -97,12 +114,15 @@ class _Run:
     def __call__(self, args: dict) -> Tensor:
         """Post-CFG function."""
         denoised, sigma = args["denoised"], self.context.sigma(args["sigma"])
-        for part in self.parts:
-            denoised = part.act(denoised, sigma, args)
+        if self.guidance is not None:
+            denoised = self.guidance.act(denoised, sigma, args)
+        for hold in self.holds:
+            denoised = hold.act(denoised, sigma)
         return denoised
 
     def close(self) -> None:
-        """Take down a second model, and let go of the parts: they know the run, which keeps its MODEL."""
+        """Take down a second model, and let go of what acts: it knows the run, which keeps its MODEL."""
         if self.guidance is not None:
             self.guidance.close()
-        self.parts, self.guidance = [], None
+            self.guidance.holds = []
+        self.holds, self.guidance = [], None

@@ -7,29 +7,43 @@ import logging
 import torch
 from torch import Tensor
 
+from ....errors import StylizationError
 from ....sms.guidance import EditPath, added
 from ..model import BASE, BRANCHES, Branch, predict
-from ..sms import KINDS, STYLE, RowGate, SecondModel
-from .context import SamplingContext
+from ..sms import PROMPT_PAIR, NOT_FINITE, STYLE, RowGate, SecondModel
+from .context import Missing, SamplingContext
 from .settings import ScoreGuidance
 
 HIGHEST = 1e4
 """Stands for the infinite noise-to-signal ratio of a flow's first level."""
 
 
+NO_PICTURE = Missing(
+    subject="latent_image",
+    empty="Connect VAE Encode of your picture to latent_image of the sampler",
+    noised="Edit in one sampler that starts from your picture and adds the noise, or set mode to add",
+)
+
+
 class Guidance:
-    """Asks for the style's prediction beside the ones of the step, and adds the score or follows it alone."""
+    """Asks for the style's prediction beside the ones of the step, and adds the score or follows it alone.
+
+    Attributes:
+        holds: in the edit form, what else changes the estimate of a step; the path goes on from what they leave.
+    """
 
     def __init__(self, run: SamplingContext, settings: ScoreGuidance):
         self.run, self.settings = run, settings
         self.window = run.window(settings)
         self.path = None
         if settings.edit:
-            self.path = EditPath(run.content(None, "latent_image", "latent_image of the sampler"))
+            self.path = EditPath(run.content(None, NO_PICTURE))
         style = settings.style
         self.gate = None if style.branch is None else RowGate(style.branch, STYLE)
         self.second = None if style.patcher is None else SecondModel(style.patcher, run.guider.original_conds)
-        self._found: tuple | None = None
+        self.holds: list = []
+        self._answer: tuple | None = None
+        self._finite: Tensor | None = None
 
     def open(self, denoise_mask: Tensor | None) -> None:
         """Make a second model ready."""
@@ -47,7 +61,7 @@ class Guidance:
         sigma = self.run.sigma(level)
         own = options.get("transformer_options", {}).get(BRANCHES) is None and len(conds) == 2 and conds[0] is not None
         # the step's own question comes first; later ones about the same input are other nodes'
-        own = own and (self._found is None or self._found[0] is not x or self._found[1] != sigma)
+        own = own and (self._answer is None or self._answer[0] is not x or self._answer[1] != sigma)
         inside = self.window.open_at(sigma)
         if not own or (self.path is None and not inside):
             return executor(model, conds, x, level, options)
@@ -55,10 +69,10 @@ class Guidance:
         if inside:
             pair, negative = self._asked(model, conds, x, level, options, executor)
         if self.path is None:
-            self._found = (x, sigma, conds[0], pair)
+            self._answer = (x, sigma, conds[0], pair)
             return [pair[1], torch.zeros_like(x) if negative is None else negative]
         estimate = self._estimate(pair, sigma).to(x)
-        self._found = (x, sigma, conds[0], estimate)
+        self._answer = (x, sigma, conds[0], estimate)
         return [estimate, torch.zeros_like(x) if conds[1] is None else estimate]
 
     def _asked(self, model, conds, x, level, options, executor):
@@ -70,18 +84,18 @@ class Guidance:
         if self.second is None:
             requests.append((Branch(STYLE, 0), conds[0]))
         base, *others = predict(model, requests, x, level, options, self.gate, executor)
-        style = others[-1] if self.second is None else self.second.predict(KINDS[:1], x, level, None)[0]
-        return (style, base), others[0] if negative else None
+        style = others[-1] if self.second is None else self.second.predict(PROMPT_PAIR[:1], x, level, None)[0]
+        return self._note((style, base)), others[0] if negative else None
 
     def act(self, denoised: Tensor, sigma: float, args: dict) -> Tensor:
-        found = self._found
-        own = found is not None and found[0] is args["input"] and found[1] == sigma and found[2] is args["cond"]
+        answer = self._answer
+        own = answer is not None and answer[0] is args["input"] and answer[1] == sigma and answer[2] is args["cond"]
         inside = self.window.open_at(sigma)
         if self.path is None:
             if not inside:
                 return denoised
-            return added(denoised, *(found[3] if own else self._pair(args)), self._strength())
-        return found[3] if own else self._estimate(self._pair(args) if inside else None, sigma).to(denoised)
+            return added(denoised, *(answer[3] if own else self._pair(args)), self._strength())
+        return answer[3] if own else self._estimate(self._pair(args) if inside else None, sigma).to(denoised)
 
     def _strength(self) -> float:
         return self.settings.strength * self.run.strength
@@ -91,15 +105,40 @@ class Guidance:
         score = torch.zeros_like(self.path.z)
         if pair is not None:
             score = self._strength() * (pair[0].float() - pair[1].float())
-        return self.path.denoised(score, min(self.run.levels.reference(sigma), HIGHEST))
+        ratio = min(self.run.levels.reference(sigma), HIGHEST)
+        return self.path.denoised(score, ratio, (lambda estimate: self._held(estimate, sigma)) if self.holds else None)
+
+    def _held(self, estimate: Tensor, sigma: float) -> Tensor:
+        for hold in self.holds:
+            estimate = hold.act(estimate, sigma)
+        return estimate
 
     def _pair(self, args: dict) -> tuple[Tensor, Tensor]:
         """(style, base) for the prompt of a step whose own question was of another kind."""
         x, level = args["input"], args["sigma"]
         if self.second is not None:
-            return self.second.predict(KINDS[:1], x, level, None)[0], args["cond_denoised"]
-        requests = [(Branch(STYLE, 0), args["cond"])]
-        return predict(args["model"], requests, x, level, self.run.given, self.gate)[0], args["cond_denoised"]
+            style = self.second.predict(PROMPT_PAIR[:1], x, level, None)[0]
+        else:
+            requests = [(Branch(STYLE, 0), args["cond"])]
+            style = predict(args["model"], requests, x, level, self.run.model_options, self.gate)[0]
+        return self._note((style, args["cond_denoised"]))
+
+    def _note(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """``pair`` itself; whether it is finite is asked at the end, since an answer now would wait for the device."""
+        finite = torch.isfinite(pair[0]).all() & torch.isfinite(pair[1]).all()
+        self._finite = finite if self._finite is None else self._finite & finite
+        return pair
+
+    def check(self) -> None:
+        """After the run.
+
+        Raises:
+            StylizationError: a prediction held NaN or infinite values, and with it the picture.
+        """
+        if self._finite is not None and not self._finite:
+            raise StylizationError(
+                "model", "the style's or the base's prediction held NaN or infinite values in this run", NOT_FINITE
+            )
 
     def close(self) -> None:
         if self.second is not None:

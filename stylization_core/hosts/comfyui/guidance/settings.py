@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from ..sms import StyleSource
 
 GUIDANCE = "stylization.guidance"
-SCORE_GUIDANCE = "Stylize SMS Guidance"
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +18,7 @@ class ScoreGuidance:
         strength: factor on the style score.
         edit: start from the run's own input and follow the score alone, instead of adding it to the prediction.
         start, end: percent window.
+        node: display name of the node that made them, for messages.
     """
 
     style: StyleSource
@@ -26,3 +26,4 @@ class ScoreGuidance:
     edit: bool = True
     start: float = 0.0
     end: float = 1.0
+    node: str = ""

@@ -81,28 +81,19 @@ def _refuse_unknown(guider) -> None:
     )
 
 
-def operators(guider, sampler) -> list[str]:
-    """Nodes whose strength the dial turns in a run of this guider, by their display names.
+def turns(guider, sampler) -> bool:
+    """Whether the dial turns anything in a run of this guider.
 
     Raises:
         StylizationError: as :func:`dialled`.
     """
     _refuse_unknown(guider)
-    names = []
-    for _, kept in _parts(guider):
-        if _is_guider(kept):
-            names += operators(kept, sampler)
-        else:
-            names += [name for key in DIALLED for name in _nodes(key, kept.get_attachment(key))]
     if isinstance(guider, StyleMatchingGuider) and isinstance(sampler, ScoreSampler):
-        names.append("Stylize SMS Sampler")
-    return sorted(set(names))
-
-
-def _nodes(key: str, attached: object) -> list[str]:
-    """Names of the nodes that left these settings; the key of the settings where they hold no name."""
-    chain = attached if isinstance(attached, tuple) else (attached,)
-    return [getattr(settings, "node", "") or key for settings in chain if settings is not None]
+        return True
+    for _, kept in _parts(guider):
+        if turns(kept, sampler) if _is_guider(kept) else any(kept.get_attachment(key) for key in DIALLED):
+            return True
+    return False
 
 
 def refuse_idle(guider, sampler, subject: str) -> None:
@@ -111,7 +102,7 @@ def refuse_idle(guider, sampler, subject: str) -> None:
     Raises:
         StylizationError: names the nodes that it could turn.
     """
-    if not operators(guider, sampler):
+    if not turns(guider, sampler):
         raise StylizationError(
             subject,
             "nothing on it stylizes by a strength, so every setting would give the same picture",

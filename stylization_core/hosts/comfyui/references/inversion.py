@@ -17,7 +17,12 @@ class InversionSampler(comfy.samplers.Sampler):
 
     Args:
         refinements: see :func:`invert`.
+
+    Attributes:
+        clean_input: the run starts from the picture itself although it adds no noise.
     """
+
+    clean_input = True
 
     def __init__(self, refinements: int = 0):
         self.refinements = refinements

@@ -6,17 +6,14 @@ optimised latent, maps and scores. Imported by ``guidance`` and ``measure``; imp
 
 from .guider import FakeScore, ScoreSampler, StyleMatchingGuider
 from .lora_files import load_style, load_text
-from .relevance_map import TIMESTEPS, RelevanceSampler, ask_pair, precomputed
+from .relevance_map import NOT_FINITE, RelevanceSampler, ask_pair, precomputed, relevance_mask
 from .row_gate import RowGate
 from .sampler import StyleMatchingSampler
 from .score_ruler import SCORED_TIMESTEPS, style_scores
-from .second_model import KINDS, SECOND_MODEL, STYLE, SecondModel
+from .second_model import PROMPT_PAIR, SECOND_MODEL, STYLE, SecondModel
 from .settings import (
-    PROTECT_REGION,
     PROTECTION,
     REFINEMENT,
-    REFINER,
-    REGULARIZER,
     SPECTRUM,
     ProtectedRegion,
     Refinement,
@@ -24,16 +21,15 @@ from .settings import (
 )
 from .style_branch import attach
 from .style_source import StyleSource, find_style
+from .whole_run import WholeRun, match_style
 
 __all__ = [
     "FakeScore",
-    "KINDS",
+    "NOT_FINITE",
+    "PROMPT_PAIR",
     "PROTECTION",
-    "PROTECT_REGION",
     "ProtectedRegion",
     "REFINEMENT",
-    "REFINER",
-    "REGULARIZER",
     "Refinement",
     "RelevanceSampler",
     "RowGate",
@@ -47,12 +43,14 @@ __all__ = [
     "StyleMatchingGuider",
     "StyleMatchingSampler",
     "StyleSource",
-    "TIMESTEPS",
+    "WholeRun",
     "ask_pair",
     "attach",
     "find_style",
     "load_style",
     "load_text",
+    "match_style",
     "precomputed",
+    "relevance_mask",
     "style_scores",
 ]

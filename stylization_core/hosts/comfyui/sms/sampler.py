@@ -19,22 +19,22 @@ from ..model import Levels, dial, foreign_cfg_functions
 from .guider import ScoreSampler, StyleMatchingGuider
 from .reached import save_reached
 from .relevance_map import precomputed
-from .settings import PROTECT_REGION, PROTECTION, REFINEMENT, REFINER, SPECTRUM, Refinement, SpectrumHold
+from .settings import PROTECTION, REFINEMENT, SPECTRUM, Refinement, SpectrumHold
 
 LOOKS = 50
 """Previews of a run, and looks at whether it is finite still; for either the device is waited for."""
 
-HALF = "run ComfyUI with --force-fp32 or --bf16-unet if half precision is the cause"
+PRECISION = "run ComfyUI with --force-fp32 or --bf16-unet if half precision is the cause"
 CAUSES = {
     "the prediction with the style": (
         "style",
-        f"Lower the strength of the style's LoRA or cfg, look for damaged weights in the LoRA, or {HALF}",
+        f"Lower the strength of the style's LoRA or cfg, look for damaged weights in the LoRA, or {PRECISION}",
     ),
     "the prediction without it": (
         "model",
-        f"Look at the prompts, at ControlNets and other nodes on model, and at its weights, lower cfg, or {HALF}",
+        f"Look at the prompts, at ControlNets and other nodes on model, and at its weights, lower cfg, or {PRECISION}",
     ),
-    "the relevance map": ("edit and empty prompts", f"Look at the prompts of the map, or {HALF}"),
+    "the relevance map": ("edit and empty prompts", f"Look at the prompts of the map, or {PRECISION}"),
     "the step": ("step_size", "Lower step_size or strength"),
 }
 """What to look at for each of ``sms.optimize.PARTS``: (input, what to do). The style comes by either MODEL input."""
@@ -56,7 +56,7 @@ class StyleMatchingSampler(ScoreSampler):
         drawn: draw levels below SIGMAS, as published; else take SIGMAS themselves as levels.
         spectrum: hold on the low band, or None.
         refinement: relevance map, or None. Without a mask its prompts come from the guider.
-        start, reached: continue a stopped run from this step and latent (as a VAE gives it).
+        start, resume: continue a stopped run from this step and latent (as a VAE gives it).
     """
 
     strength: float = 1.0
@@ -67,7 +67,7 @@ class StyleMatchingSampler(ScoreSampler):
     spectrum: SpectrumHold | None = None
     refinement: Refinement | None = None
     start: int = 0
-    reached: Tensor | None = None
+    resume: Tensor | None = None
 
     def idle(self, model_options: dict) -> bool:
         """Strength 0, here or on the dial."""
@@ -120,7 +120,7 @@ class _Run:
                 spread=None if self.settings.shared else channel_spread(self.source),
                 shared=self.settings.shared,
                 start=self.settings.start,
-                reached=self._reached(),
+                resume=self._resumed(),
                 on_step=self._on_step,
                 looks=LOOKS,
             )
@@ -144,8 +144,8 @@ class _Run:
         return StylizationError(subject, found, f"{kept}{cause}")
 
     def _attached(self, key: str, own):
-        found = self.guider.model_patcher.get_attachment(key)
-        return own if found is None else found
+        attached = self.guider.model_patcher.get_attachment(key)
+        return own if attached is None else attached
 
     def _terms(self) -> Terms:
         strength = dial(self.options)
@@ -167,28 +167,28 @@ class _Run:
         region = self._attached(PROTECTION, None)
         if region is None or region.strength == 0:
             return None
-        with naming(PROTECT_REGION):
+        with naming(region.node):
             return Protection(latent_mask(region.mask, self.source), region.band, region.strength)
 
-    def _reached(self) -> Tensor | None:
-        reached, start, steps = self.settings.reached, self.settings.start, len(self.schedule)
-        if reached is None:
+    def _resumed(self) -> Tensor | None:
+        latent, start, steps = self.settings.resume, self.settings.start, len(self.schedule)
+        if latent is None:
             return None
-        if reached.shape != self.source.shape:
+        if latent.shape != self.source.shape:
             raise StylizationError(
                 "resume_latent",
-                f"it is {tuple(reached.shape)}, the run's latent is {tuple(self.source.shape)}",
+                f"it is {tuple(latent.shape)}, the run's latent is {tuple(self.source.shape)}",
                 "Connect the latent that the interrupted run of this picture saved",
             )
         if start >= steps:
             raise StylizationError("resume_step", f"it is {start} of {steps} steps", "Nothing is left to do")
-        return self.guider.inner_model.process_latent_in(reached.to(self.source.device))
+        return self.guider.inner_model.process_latent_in(latent.to(self.source.device))
 
     def _relevance(self, refinement: Refinement | None):
         if refinement is None:
             return None
         if refinement.mask is not None:
-            with naming(REFINER):
+            with naming(refinement.node):
                 return latent_mask(refinement.mask, self.source).clamp_min(refinement.floor)
         if refinement.live:
             return lambda noise, step: live_relevance(

@@ -8,10 +8,12 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
+from ....finite import check_finite
 from ....randomness import stream
 from ....sms.schedule import SUBSTEPS, vp_sigma
 from ..model import Levels
 from .guider import ScoreSampler, StyleMatchingGuider
+from .relevance_map import NOT_FINITE
 
 SCORED_TIMESTEPS = (200, 400, 600)
 """Levels of the reference chain; SMS visits 21 to 499."""
@@ -60,9 +62,12 @@ class ScoreRuler(ScoreSampler):
             squares = 0.0
             for draw in range(self.draws):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                one = torch.randn(x.shape[1:], generator=draws).to(x.device)
-                noised = levels.noised(x, one.expand_as(x), sigma)
+                unit_noise = torch.randn(x.shape[1:], generator=draws).to(x.device)
+                noised = levels.noised(x, unit_noise.expand_as(x), sigma)
                 style, base = model_wrap.score_pair(noised, sigma, _progress(timestep), extra_args["model_options"])
+                for name, prediction in (("the style", style), ("the base", base)):
+                    subject = f"model, its prediction with {name} at sigma {sigma:.3g}"
+                    check_finite(prediction, subject, NOT_FINITE)
                 squares = squares + (style.float() - base.float()).square().mean((1, 2, 3)).cpu().double()
                 if callback is not None:
                     callback(number * self.draws + draw, x, x, total)

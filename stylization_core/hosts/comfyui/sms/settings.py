@@ -10,11 +10,6 @@ SPECTRUM = "stylization.spectrum"
 REFINEMENT = "stylization.refinement"
 PROTECTION = "stylization.protection"
 
-# display names, for messages of what acts in a later node's run
-REGULARIZER = "Stylize Spectrum Regularizer"
-REFINER = "Stylize Semantic Refiner"
-PROTECT_REGION = "Stylize Protect Region"
-
 
 @dataclass(frozen=True, eq=False)
 class SpectrumHold:
@@ -28,6 +23,7 @@ class SpectrumHold:
         hold: in ordinary sampling, the share of the low-band difference taken back at each step.
         start, end: percent window of ordinary sampling.
         content: latent as a VAE gives it (B or 1, C, H, W); None is the run's own input.
+        node: display name of the node that made them, for messages.
     """
 
     weight: float = 1.0
@@ -38,6 +34,7 @@ class SpectrumHold:
     start: float = 0.0
     end: float = 1.0
     content: Tensor | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +47,7 @@ class Refinement:
         edit, empty: CONDITIONING, when there is no mask.
         live: make the map anew at each step, as published, instead of once before the run.
         start, end: percent window of ordinary sampling.
-        content: as for :class:`SpectrumHold`.
+        content, node: as for :class:`SpectrumHold`.
     """
 
     floor: float = 0.1
@@ -61,6 +58,7 @@ class Refinement:
     start: float = 0.0
     end: float = 1.0
     content: Tensor | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +70,7 @@ class ProtectedRegion:
         band: share of the spectrum left free, from the low end.
         strength: share of the hold. The dial does not scale it: half a style is protected from as wholly as a whole.
         start, end: percent window of ordinary sampling.
-        content: as for :class:`SpectrumHold`.
+        content, node: as for :class:`SpectrumHold`.
     """
 
     mask: Tensor
@@ -81,3 +79,4 @@ class ProtectedRegion:
     start: float = 0.0
     end: float = 1.0
     content: Tensor | None = None
+    node: str = ""

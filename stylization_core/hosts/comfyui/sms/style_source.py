@@ -17,6 +17,15 @@ REMEDY = (
 )
 
 
+WIDTHS = {
+    "prompts": "context_dim",
+    "prompts of T5": "context_in_dim",
+    "pooled prompts": "vec_in_dim",
+    "size and pooled prompts": "adm_in_channels",
+}
+"""What one conditioning holds that both networks must take, and where a network's configuration says how wide it is."""
+
+
 @dataclass(frozen=True)
 class StyleSource:
     """Where the style prediction comes from; exactly one of ``branch`` and ``patcher`` is set.
@@ -101,10 +110,28 @@ def _comparable(model, style_model) -> None:
             "one of the two models is a flow model, the other is not, so they see different noise",
             "Use two checkpoints of one family",
         )
+    for kind, key in WIDTHS.items():
+        widths = [_config(patcher).get(key) for patcher in (style_model, model)]
+        if widths[0] != widths[1]:
+            raise StylizationError(
+                "style_model",
+                f"it is a {_kind(style_model)} and takes {kind} of width {widths[0]}, model is a {_kind(model)} and "
+                f"takes {widths[1]}, so one prompt does not fit both",
+                "Use two checkpoints of one family",
+            )
     if _same_weights(model, style_model):
         raise StylizationError(
             "model and style_model", "two loaders loaded the same checkpoint, so no style is left", REMEDY
         )
+
+
+def _config(patcher) -> dict:
+    return getattr(patcher.model.model_config, "unet_config", {})
+
+
+def _kind(patcher) -> str:
+    """ComfyUI's name of a checkpoint's family, such as SD15 or SDXLRefiner."""
+    return type(patcher.model.model_config).__name__
 
 
 def _same_weights(model, other) -> bool:

@@ -8,6 +8,7 @@ each iteration one AdamW step (1e-3, no decay) on the plain denoising loss of th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -56,9 +57,9 @@ def refuse_untrainable(patcher) -> None:
             network is compiled, or it has no layers that could be adapted; peft cannot be imported.
     """
     network = patcher.model.diffusion_model
-    found = untrainable(patcher) or _not_adaptable(network)
-    if found:
-        raise StylizationError("model", f"{found}, so a trained fake score cannot be made of it", REMEDY)
+    reason = untrainable(patcher) or _not_adaptable(network)
+    if reason:
+        raise StylizationError("model", f"{reason}, so a trained fake score cannot be made of it", REMEDY)
     _check_peft()
 
 
@@ -123,6 +124,7 @@ class TrainedFake:
             self._factors = _inject(self._twin.diffusion_model, rank, alpha, seed)
             self._optimizer = torch.optim.AdamW(list(self._factors), lr=lr, weight_decay=0.0, eps=1e-8)
         self._gradients = Gradients()
+        self._steps, self._untaken = 0, None
 
     def __enter__(self) -> TrainedFake:
         return self
@@ -131,13 +133,17 @@ class TrainedFake:
         self.close()
 
     def close(self) -> None:
-        """Drop the copy, the adapter and the optimiser; a second call does nothing."""
+        """Drop the copy, the adapter and the optimiser, and say what was not trained; a second call does nothing."""
+        if self._untaken is not None and (untaken := int(self._untaken)):
+            text = "[Stylization] trained fake score: %d of %d training steps had gradients that are not finite"
+            logging.warning(text, untaken, self._steps)
+        self._untaken = None
         self._twin, self._factors, self._optimizer = None, {}, None
 
     def predict(
         self, requests: Sequence[tuple[Branch, list]], x: Tensor, level: Tensor, model_options: dict
     ) -> list[Tensor]:
-        """Denoised predictions of the fake, one (B, C, H, W) per request; arguments as of ``branches.predict``."""
+        """Denoised predictions of the fake, one (B, C, H, W) per request; arguments as of ``model.predict``."""
         _refuse_hooks(requests)
         with torch.no_grad():
             return predict(self._open(), requests, x, level, on_one_device(model_options))
@@ -181,12 +187,12 @@ class TrainedFake:
         # float16 would lose gradients that the mean has divided by the number of elements
         scale = clean.numel()
         with autograd():
-            found, gradients = self._gradients.of(loss, list(self._factors), scale)
+            before, gradients = self._gradients.of(loss, list(self._factors), scale)
             if all(gradient is None for gradient in gradients):
                 cause = "a node on it replaces the network's prediction (a step cache, for instance)"
                 raise StylizationError("model", f"{cause}, so the fake score cannot be trained", f"Remove it. {REMEDY}")
             self._descend(gradients, scale)
-        return found
+        return before
 
     def _open(self):
         if self._twin is None:
@@ -196,6 +202,9 @@ class TrainedFake:
     def _descend(self, gradients: Sequence[Tensor | None], scale: float) -> None:
         """One optimiser step."""
         finite = torch.stack([g.sum() for g in gradients if g is not None]).isfinite().all()
+        # read at the end, so that no step waits for the device
+        self._untaken = (~finite).long() + (0 if self._untaken is None else self._untaken)
+        self._steps += 1
         for (factor, rows), gradient in zip(self._factors.items(), gradients, strict=True):
             if gradient is None:
                 continue

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import comfy.model_management as model_management
+import comfy.samplers as samplers
 from comfy.patcher_extension import WrappersMP
 from stylization.stylization_core.hosts.comfyui.attention import run as attention_run
 from stylization.stylization_core.hosts.comfyui.attention import settings as attention_settings
+from stylization.stylization_core.hosts.comfyui.guidance import holds
 from stylization.stylization_core.hosts.comfyui.guidance import run as guidance_run
 from stylization.stylization_core.hosts.comfyui.guidance import score as score_guidance
 from stylization.stylization_core.hosts.comfyui.guidance import settings as guidance_settings
@@ -55,6 +57,7 @@ __all__ = [
     "families",
     "guidance_run",
     "guidance_settings",
+    "holds",
     "inversion",
     "layers",
     "leaks",
@@ -74,6 +77,7 @@ __all__ = [
     "relevance_map",
     "row_gate",
     "runs",
+    "samplers",
     "score_guidance",
     "score_ruler",
     "sharing",

@@ -52,9 +52,13 @@ FLUX = {
 }
 
 
-def unet(seed: int = 0, prediction: str = "EPS"):
-    """MODEL of the SD1.5 kind with 64 channels and two levels; ``prediction`` is a ``ModelType`` such as EPS."""
-    config = _config(comfy.supported_models.SD15, UNET)
+def unet(seed: int = 0, prediction: str = "EPS", dtype=torch.float32, computed_in: torch.dtype | None = None):
+    """MODEL of the SD1.5 kind with 64 channels and two levels; ``prediction`` is a ``ModelType`` such as EPS.
+
+    Weights of a ``dtype``; with ``computed_in`` they are cast to another at use, as ComfyUI does it where a device
+    does not compute in theirs. The numbers are those of float32, rounded.
+    """
+    config = _config(comfy.supported_models.SD15, UNET, dtype, computed_in)
     return _patcher(comfy.model_base.BaseModel(config, comfy.model_base.ModelType[prediction]), seed)
 
 
@@ -76,9 +80,9 @@ def flux(seed: int = 0):
     return _patcher(comfy.model_base.Flux(_config(comfy.supported_models.Flux, config)), seed)
 
 
-def _config(kind: type, unet_config: dict):
-    config = kind({**unet_config, "dtype": torch.float32})
-    config.manual_cast_dtype = None
+def _config(kind: type, unet_config: dict, dtype=torch.float32, computed_in=None):
+    config = kind({**unet_config, "dtype": dtype})
+    config.manual_cast_dtype = computed_in
     return config
 
 
@@ -86,8 +90,9 @@ def _patcher(model, seed: int):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
-        parameter.data.normal_(0, scale, generator=generator)
+        drawn = torch.empty(parameter.shape).normal_(0, scale, generator=generator)
         if "norm" in name and name.endswith(("weight", "scale")):
-            parameter.data.add_(1)
+            drawn.add_(1)
+        parameter.data.copy_(drawn)
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import comfy.samplers
 import torch
 from stylization.stylization_core.hosts.comfyui.guidance.run import acting
-from stylization.stylization_core.hosts.comfyui.guidance.settings import GUIDANCE, SCORE_GUIDANCE, ScoreGuidance
+from stylization.stylization_core.hosts.comfyui.guidance.settings import GUIDANCE, ScoreGuidance
 from stylization.stylization_core.hosts.comfyui.model.attachments import attach_once
 from stylization.stylization_core.hosts.comfyui.sms.second_model import SECOND_MODEL
 from stylization.stylization_core.hosts.comfyui.sms.settings import (
-    PROTECT_REGION,
     PROTECTION,
     REFINEMENT,
-    REFINER,
-    REGULARIZER,
     SPECTRUM,
     ProtectedRegion,
     Refinement,
@@ -22,6 +19,9 @@ from stylization.stylization_core.hosts.comfyui.sms.settings import (
 from stylization.stylization_core.hosts.comfyui.sms.style_source import find_style
 
 from . import runs
+
+REGULARIZER, REFINER = "Stylize Spectrum Regularizer", "Stylize Semantic Refiner"
+PROTECT_REGION, SCORE_GUIDANCE = "Stylize Protect Region", "Stylize SMS Guidance"
 
 SIGMAS = (3.0, 1.5, 0.7, 0.2, 0.0)
 ONE_STEP = (0.7, 0.0)
@@ -41,23 +41,25 @@ def in_scale(model, source: torch.Tensor) -> torch.Tensor:
 
 
 def held(model, **settings):
-    return acting(attach_once(model, SPECTRUM, SpectrumHold(**settings), REGULARIZER))
+    return acting(attach_once(model, SPECTRUM, SpectrumHold(**settings, node=REGULARIZER), REGULARIZER))
 
 
 def refined(model, **settings):
-    return acting(attach_once(model, REFINEMENT, Refinement(**settings), REFINER))
+    return acting(attach_once(model, REFINEMENT, Refinement(**settings, node=REFINER), REFINER))
 
 
 def guided(model, style_model=None, **settings):
     style = find_style(model, style_model)
-    clone = attach_once(model, GUIDANCE, ScoreGuidance(style, **settings), SCORE_GUIDANCE)
+    clone = attach_once(model, GUIDANCE, ScoreGuidance(style, **settings, node=SCORE_GUIDANCE), SCORE_GUIDANCE)
     if style.patcher is not None:
         clone.set_additional_models(SECOND_MODEL, [style.patcher])
     return acting(clone)
 
 
 def protected(model, mask, **settings):
-    return acting(attach_once(model, PROTECTION, ProtectedRegion(mask, **settings), PROTECT_REGION))
+    return acting(
+        attach_once(model, PROTECTION, ProtectedRegion(mask, **settings, node=PROTECT_REGION), PROTECT_REGION)
+    )
 
 
 def everything(model, style_model=None, *, edit: bool = True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import weakref
 
@@ -161,11 +160,19 @@ def test_a_guider_that_keeps_its_model_elsewhere_is_refused_by_name(rig):
         rig.budget.dialled(Foreign(), 1.0)
 
 
-def test_operators_are_named_and_a_model_without_any_is_refused(rig, micro, styled):
+def test_what_the_dial_turns_is_found_and_a_model_without_any_is_refused(rig, micro, styled):
+    import comfy.samplers
+
+    class Around(comfy.samplers.CFGGuider):
+        def __init__(self, inner):
+            super().__init__(micro)
+            self.inner = inner
+
     matching = rig.sms_sampler.StyleMatchingSampler()
-    both = rig.ordinary.guider_of(chained(guidance, injection)(rig, styled, 1.0))
-    assert rig.budget.operators(both, euler()) == ["stylization.guidance", "stylization.holistic"]
-    assert rig.budget.operators(rig.runs.guider(styled), matching) == ["Stylize SMS Sampler"]
+    for key, node in OPERATORS.items():
+        guider = rig.ordinary.guider_of(node(rig, styled, 1.0))
+        assert rig.budget.turns(guider, euler()) and rig.budget.turns(Around(guider), euler()), key
+    assert rig.budget.turns(rig.runs.guider(styled), matching)
     held = rig.ordinary.held(styled, hold=0.5)
     for guider, sampler in (
         (rig.ordinary.guider_of(micro), euler()),
@@ -174,20 +181,6 @@ def test_operators_are_named_and_a_model_without_any_is_refused(rig, micro, styl
     ):
         with pytest.raises(ValueError, match="nothing on it stylizes by a strength.*Stylize SMS Guidance"):
             rig.budget.refuse_idle(guider, sampler, "model")
-
-
-def test_an_operator_has_the_name_that_its_node_left(rig, micro):
-    """And the key of its settings where none is there; nodes in a chain are all named."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Settings:
-        node: str = ""
-
-    model = micro.clone()
-    model.set_attachments("stylization.holistic", (Settings("First"), Settings(), Settings("Second")))
-    model.set_attachments("stylization.regions", Settings("Third"))
-    guider = rig.ordinary.guider_of(model)
-    assert rig.budget.operators(guider, euler()) == ["First", "Second", "Third", "stylization.holistic"]
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(0, 11), (10, 11), (99, 11), (1, 2), (4, 5), (7, 8)])

@@ -103,10 +103,16 @@ def test_lora_of_the_text_encoder_alone_is_refused(rig, micro, tmp_path):
     assert "none of its 2 tensors" in refusal(rig, rig.loras.saved(weights, tmp_path / "te.safetensors"), micro)
 
 
-def test_change_of_a_norm_is_refused_with_its_name(rig, micro, tmp_path):
-    weights = {"diffusion_model.input_blocks.1.0.in_layers.0.diff": torch.randn(64)}
-    message = refusal(rig, rig.loras.saved(weights, tmp_path / "norm.safetensors"), micro)
-    assert "input_blocks.1.0.in_layers.0" in message
+def test_change_of_an_embedding_or_of_what_is_no_layer_is_refused_with_its_name(rig, micro, tmp_path, monkeypatch):
+    key = "diffusion_model.words.weight"
+    monkeypatch.setattr(rig.lora_files.comfy.lora, "model_lora_keys_unet", lambda model, known: {"words": key})
+    micro.model.diffusion_model.words = torch.nn.Embedding(8, 4)
+    try:
+        weights = {"words.diff": torch.randn(8, 4)}
+        message = refusal(rig, rig.loras.saved(weights, tmp_path / "words.safetensors"), micro)
+    finally:
+        del micro.model.diffusion_model.words
+    assert f"it changes {key}, which is not" in message
 
 
 def test_truncated_file_is_refused(rig, wiring_model, wiring_files):
@@ -219,17 +225,17 @@ def test_missing_text_part_is_an_error_only_when_asked_for(rig, monkeypatch, mic
         rig.lora_files.load_text(path, StandInClip(), 1.0)
 
 
-@pytest.mark.parametrize(("strangers", "taken"), [(0, True), (1, True), (3, False)])
-def test_file_most_of_whose_layers_are_not_in_the_model_is_refused(rig, micro, tmp_path, caplog, strangers, taken):
-    """As many times its own layers again as there are strangers: for each, a layer of some larger model."""
+@pytest.mark.parametrize(("foreign", "taken"), [(0, True), (1, True), (3, False)])
+def test_file_most_of_whose_layers_are_not_in_the_model_is_refused(rig, micro, tmp_path, caplog, foreign, taken):
+    """For each of its own layers so many of some larger model."""
     weights = rig.loras.kohya(micro)
     own = {key.split(".")[0] for key in weights}
-    for place in range(strangers * (len(own) - 1)):
+    for place in range(foreign * (len(own) - 1)):
         for factor, shape in (("up", (8, 2)), ("down", (2, 8))):
             weights[f"lora_unet_larger_{place}.lora_{factor}.weight"] = torch.zeros(shape)
     path = rig.loras.saved(weights, tmp_path / "larger.safetensors")
     if taken:
         assert rig.lora_files.load_style(path, micro, 1.0).deltas
-        assert ("layers are not in this model" in caplog.text) is bool(strangers)
+        assert ("layers are not in this model" in caplog.text) is bool(foreign)
     else:
         assert f"only {len(own)} of its" in refusal(rig, path, micro)

@@ -114,7 +114,7 @@ def test_comfyuis_load_latent_reads_it_and_the_run_goes_on(rig, comfy, styled, o
     assert 0 < rig.runs.moved(reached, source) < 5
     steps: list[int] = []
     result = rig.runs.sms(
-        styled, source, steps=9, start=5, reached=reached, callback=lambda step, *_: steps.append(step)
+        styled, source, steps=9, start=5, resume=reached, callback=lambda step, *_: steps.append(step)
     )
     assert steps == [5, 6, 7, 8]
     assert rig.runs.moved(result, reached) > 0.01
@@ -137,6 +137,6 @@ def test_full_disk_does_not_hide_the_interrupt(rig, styled, outputs, monkeypatch
     def refuse(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(rig.reached.comfy.utils, "save_torch_file", refuse)
+    monkeypatch.setattr(rig.reached, "write_tensors", refuse)
     rig.endings.interrupt(styled, rig.runs.latent())
     assert "could not be saved" in caplog.text

@@ -169,7 +169,7 @@ def test_functions_around_guidance_are_named_in_a_warning(rig, styled, caplog, k
 
 def test_nothing_is_named_where_only_our_own_nodes_are(rig, styled, caplog):
     hold = rig.attachments.attach_once(
-        styled, rig.sms_settings.SPECTRUM, rig.sms_settings.SpectrumHold(), rig.sms_settings.REGULARIZER
+        styled, rig.sms_settings.SPECTRUM, rig.sms_settings.SpectrumHold(), rig.ordinary.REGULARIZER
     )
     with caplog.at_level("WARNING"):
         for model in (styled, rig.guidance_run.acting(hold)):

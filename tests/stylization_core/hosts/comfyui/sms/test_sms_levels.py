@@ -99,18 +99,18 @@ def test_empty_sigmas_are_refused(rig, styled):
 def test_resumed_run_asks_the_remaining_levels(rig, styled):
     source, sigmas = rig.runs.latent(), [1.6, 1.2, 0.8, 0.4, 0.2]
     reached = source + 0.1 * rig.runs.drawn(*source.shape, seed=5)
-    levels = asked_levels(rig, styled, source, sigmas, drawn=False, start=2, reached=reached)
+    levels = asked_levels(rig, styled, source, sigmas, drawn=False, start=2, resume=reached)
     assert levels == pytest.approx([0.8, 0.4], rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 12, 10), (2, 4, 12, 12), (2, 16, 12, 10)])
 def test_resume_latent_of_another_picture_is_refused_with_both_shapes(rig, styled, shape):
     with pytest.raises(ValueError) as caught:
-        rig.runs.sms(styled, rig.runs.latent(), start=2, reached=torch.ones(shape))
+        rig.runs.sms(styled, rig.runs.latent(), start=2, resume=torch.ones(shape))
     assert str(caught.value).startswith(f"resume_latent: it is {shape}, the run's latent is (2, 4, 12, 10).")
 
 
 def test_resume_at_the_end_is_refused(rig, styled):
     source = rig.runs.latent()
     with pytest.raises(ValueError, match="^resume_step: it is 4 of 4 steps"):
-        rig.runs.sms(styled, source, start=4, reached=source)
+        rig.runs.sms(styled, source, start=4, resume=source)

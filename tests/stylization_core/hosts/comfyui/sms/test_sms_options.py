@@ -216,7 +216,7 @@ def test_proximal_hold_without_end_locks_its_band_alone(rig, styled):
     import scipy.fft
 
     hold = rig.sms_settings.SpectrumHold(weight=1e9, proximal=True, color=0.0, band=0.5)
-    held = rig.attachments.attach_once(styled, rig.sms_settings.SPECTRUM, hold, rig.sms_settings.REGULARIZER)
+    held = rig.attachments.attach_once(styled, rig.sms_settings.SPECTRUM, hold, rig.ordinary.REGULARIZER)
     source = rig.runs.latent()
     result = rig.runs.sms(held, source, sigmas=torch.tensor([0.7] * 4 + [0.2]), drawn=False)
     change = torch.from_numpy(scipy.fft.dctn((result - source).numpy(), axes=(-2, -1), norm="ortho")).abs()
@@ -232,18 +232,18 @@ def test_refiners_mask_on_the_model_scales_the_score(rig, styled):
     source, mask = rig.runs.latent(), torch.zeros(1, 96, 80)
     mask[..., 40:] = 1.0
     settings = rig.sms_settings.Refinement(floor=0.0, mask=mask)
-    refined = rig.attachments.attach_once(styled, rig.sms_settings.REFINEMENT, settings, rig.sms_settings.REFINER)
+    refined = rig.attachments.attach_once(styled, rig.sms_settings.REFINEMENT, settings, rig.ordinary.REFINER)
     result = rig.runs.sms(refined, source, spectrum=0.0)
     assert rig.runs.moved(result[..., :5], source[..., :5]) < 1e-5
     assert rig.runs.moved(result[..., 5:], source[..., 5:]) > 0.05
     everywhere = rig.sms_settings.Refinement(floor=0.5, mask=mask)
-    lifted = rig.attachments.attach_once(styled, rig.sms_settings.REFINEMENT, everywhere, rig.sms_settings.REFINER)
+    lifted = rig.attachments.attach_once(styled, rig.sms_settings.REFINEMENT, everywhere, rig.ordinary.REFINER)
     assert rig.runs.moved(rig.runs.sms(lifted, source, spectrum=0.0)[..., :5], source[..., :5]) > 0.05
 
 
 def test_refiners_mask_of_another_aspect_is_refused_by_the_refiners_name(rig, styled, outputs):
     settings = rig.sms_settings.Refinement(mask=torch.ones(1, 64, 64))
-    refined = rig.attachments.attach_once(styled, rig.sms_settings.REFINEMENT, settings, rig.sms_settings.REFINER)
+    refined = rig.attachments.attach_once(styled, rig.sms_settings.REFINEMENT, settings, rig.ordinary.REFINER)
     with pytest.raises(ValueError) as caught:
         rig.runs.sms(refined, rig.runs.latent())
     message = str(caught.value)
