@@ -1,31 +1,10 @@
-"""What operators on attention ask of the device: they wait for nothing in a step, and room for records is reserved."""
+"""What operators on attention ask of the device and of latents: masks once, room for records, pictures of any size."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-
-WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_unique2"}
-"""Operations whose result, or its size, the processor has to know: on a GPU each waits for all that came before."""
-
-
-class Waits(TorchDispatchMode):
-    """Counts them, and indexing by booleans, which hides one; on the CPU, where they cost nothing."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        name = operation.__name__.split(".")[0]
-        if name in ("index", "index_put", "index_put_"):
-            if any(part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1]):
-                self.seen.append(f"{name} by a mask")
-        elif name in WAITING:
-            self.seen.append(name)
-        return operation(*args, **(kwargs or {}))
 
 
 def part_of(reference_mask: bool):
@@ -63,58 +42,6 @@ KINDS = (
     "regions",
     "holistic regions",
 )
-
-
-def waits_of_a_step(rig, model) -> list[str]:
-    """Those of the network's question, from the sampler's own wait to the next; the first step may set up."""
-    steps: list[list[str]] = []
-    counting = model.clone()
-    mode = Waits()
-
-    def predict(executor, *args, **kwargs):
-        before = len(mode.seen)
-        try:
-            return executor(*args, **kwargs)
-        finally:
-            steps.append(mode.seen[before:])
-
-    counting.add_wrapper_with_key(rig.WrappersMP.PREDICT_NOISE, "test.waits", predict)
-    with mode:
-        rig.ordinary.sample(counting, rig.runs.latent(), sigmas=(3.0, 1.5, 0.7, 0.0))
-    assert len(steps) == 3
-    return steps[-1]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_step_waits_for_the_device_once_at_most(rig, micro, kind):
-    """For its level, which all operators share."""
-    own, found = (waits_of_a_step(rig, model) for model in (micro, acting(rig, micro, kind)))
-    assert len(found) <= len(own) + 1, found
-
-
-def test_all_operators_together_wait_once(rig, micro):
-    model = micro
-    for kind in KINDS:
-        model = acting(rig, model, kind)
-    own, found = waits_of_a_step(rig, micro), waits_of_a_step(rig, model)
-    assert len(found) <= len(own) + 1, found
-
-
-def test_the_guard_sees_what_waits():
-    values = torch.arange(4.0)
-    for wait in (
-        lambda: float(values.max()),
-        lambda: values[values > 1],
-        lambda: (values > 1).nonzero(),
-        lambda: bool((values > 1).all()),
-        lambda: torch.equal(values, values),
-    ):
-        with Waits() as mode:
-            wait()
-        assert mode.seen
-    with Waits() as mode:
-        _ = values[None] * 2 + values.index_select(0, torch.tensor([1, 2]))[0]
-    assert not mode.seen
 
 
 # masks
