@@ -60,7 +60,9 @@ def level_weight(ratio: Tensor) -> Tensor:
     return 1 + ratio.clamp_min(1e-3) ** -2
 
 
-def drawn_strangers(latents: Sequence[Tensor], cells: int, rows: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+def drawn_cross_pairs(
+    latents: Sequence[Tensor], cells: int, rows: int, draws: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Targets and styles as of :func:`drawn_pairs`, each style of another picture than its target if there are two."""
     targets, styles = drawn_pairs(latents, cells, rows + 1, draws)
     return targets[:-1], styles[1:]
@@ -69,12 +71,12 @@ def drawn_strangers(latents: Sequence[Tensor], cells: int, rows: int, draws: tor
 def moment_distance(x: Tensor, style: Tensor) -> Tensor:
     """Squared distance of the channels' means, deviations, and deviations of their slopes, of (B, C, H, W); (B,)."""
 
-    def moments(each: Tensor) -> Tensor:
+    def described(each: Tensor) -> Tensor:
         slopes = (each.diff(dim=-1), each.diff(dim=-2))
         spreads = [(one.flatten(2).var(-1) + 1e-6).sqrt() for one in (each, *slopes)]
         return torch.cat([each.mean((-2, -1)), *spreads], -1)
 
-    return ((moments(x) - moments(style)) ** 2).mean(-1)
+    return ((described(x) - described(style)) ** 2).mean(-1)
 
 
 def structure_distance(x: Tensor, other: Tensor) -> Tensor:
