@@ -159,7 +159,9 @@ def load(path: Path) -> StyleCard:
     """
     tensors, metadata = read_tensors(path, AGAIN, LARGEST)
     if metadata.get("format") != FORMAT:
-        raise StylizationError(path.name, "it is no style card", "Choose a file of Stylize Save Style Card")
+        raise StylizationError(
+            path.name, "it is no style card", "Choose a file that 'Stylize Save Style Card' has written"
+        )
     if metadata.get("version") != str(VERSION):
         raise StylizationError(
             path.name, f"its version is {metadata.get('version')}, known is {VERSION}", "Update the Stylization pack"
