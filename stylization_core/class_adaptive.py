@@ -9,12 +9,14 @@ With one token per class and a hard mask the softmax would be a look-up, so clas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .shared_attention import Attention, TokenMask
 
 TOKENS = 16
 """Tokens of a class."""
@@ -28,16 +30,13 @@ CHANNELS = 8
 NEVER = -1e4
 """Logit of what is not attended to; far below any other, and finite in half precision."""
 
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Scaled dot-product attention of (B, N, C) queries with (B, M, C) keys and values, for a fixed number of heads."""
-
 
 class ClassTokens(NamedTuple):
     """What stands for a class in one layer.
 
     Attributes:
         key, value: (T, C), projected.
-        mass: (T,), how many tokens of the reference each stands for, relative to their mean.
+        mass: (T,), how many tokens of the reference each stands for, relative to the mean of those that are not empty.
     """
 
     key: Tensor
@@ -51,36 +50,37 @@ def partition(masks: Tensor) -> Tensor:
     return masks / masks.sum(0, keepdim=True).clamp_min(1)
 
 
-def class_tokens(key: Tensor, value: Tensor, weights: Tensor | None = None, count: int = TOKENS) -> ClassTokens | None:
-    """At most ``count`` tokens that stand for a reference, or for the part of it where ``weights`` are.
+def class_tokens(key: Tensor, value: Tensor, mask: TokenMask | None = None, count: int = TOKENS) -> ClassTokens | None:
+    """At most ``count`` tokens that stand for a reference, or for the part of it that a mask keeps.
 
     k-means on the keys, started from tokens spread evenly over the reference; a cluster's key and value are its means.
+    A cluster that ends empty stays, with the mass 0: how many there are only the device knows.
 
     Args:
         key, value: (N, C), projected, of one reference.
-        weights: (N,) at least 0, how much each token counts; None is all alike.
+        mask: how much each token counts; None is all alike.
 
     Returns:
         None where no token counts.
     """
-    weights = key.new_ones(key.shape[0]) if weights is None else weights.to(key.device)
-    place = (weights > 0).nonzero()[:, 0]
-    if len(place) == 0:
+    if mask is not None and mask.place is not None:
+        key, value = (each.index_select(0, mask.place.to(each.device)) for each in (key, value))
+    if len(key) == 0:
         return None
-    k, v, w = key[place].float(), value[place].float(), weights[place].float()
-    if len(place) <= count:
-        return ClassTokens(key[place], value[place], w / w.mean())
-    spread = torch.linspace(0, len(place) - 1, count, device=k.device).round().long()
-    centres = k[spread]
+    weights = key.new_ones(len(key), dtype=torch.float32) if mask is None else mask.log_mass.to(key.device).exp()
+    if len(key) <= count:
+        return ClassTokens(key, value, weights / weights.mean())
+    k, v = key.float(), value.float()
+    spread = torch.linspace(0, len(k) - 1, count, device=k.device).round().long()
+    centres = k.index_select(0, spread)
     for _ in range(ROUNDS):
-        member = F.one_hot(torch.cdist(k, centres).argmin(1), count).to(k) * w[:, None]
+        member = F.one_hot(torch.cdist(k, centres).argmin(1), count).to(k) * weights[:, None]
         mass = member.sum(0)
         found = (member.T @ k) / mass.clamp_min(1e-12)[:, None]
         # an empty cluster stays where it was
         centres = torch.where(mass[:, None] > 0, found, centres)
-    kept = mass > 0
     values = (member.T @ v) / mass.clamp_min(1e-12)[:, None]
-    return ClassTokens(centres[kept].to(key), values[kept].to(value), mass[kept] / mass[kept].mean())
+    return ClassTokens(centres.to(key), values.to(value), mass * (mass > 0).sum() / mass.sum())
 
 
 def class_attention(
@@ -128,7 +128,8 @@ def class_attention(
     # by slices: an index made on the processor would have to be copied to the device in every layer
     for place, part in enumerate(k_more.split([len(one.key) for one in classes], 1)):
         part[..., place] = root
-    k_more[..., count] = (log.to(keys) * root)[None, :, None]
+    # an empty cluster has the logarithm of 0
+    k_more[..., count] = (log * root).clamp_min(NEVER).to(keys)[None, :, None]
     split = lambda x: x.unflatten(-1, (heads, width))  # noqa: E731
     q = torch.cat([split(q) * math.sqrt(wide / width), q_more], -1).flatten(-2)
     keys = torch.cat([split(keys), k_more], -1).flatten(-2)

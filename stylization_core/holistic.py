@@ -146,7 +146,7 @@ def interpolated(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     return torch.lerp(values.gather(-1, low), values.gather(-1, high), part).transpose(1, 2)
 
 
-def mixture(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
+def mixed_statistics(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
     """Statistics of the weighted mixture of several populations, not the mean of their statistics.
 
     Args:

@@ -8,11 +8,10 @@ cell does not set the scale and nothing has to be computed during the optimisati
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .masks import gaussian_blur
 
 MEAN_RELEVANCE = 0.21
 """Mean of a published (min-max scaled) map on an unstructured field; the uniform map that replaces it when off."""
@@ -50,20 +49,6 @@ def obeyed(denoised: Tensor, content: Tensor, relevance: Tensor, share: float = 
     if share == 0:
         return denoised
     return torch.lerp(content.expand_as(denoised), denoised, (1 - share * (1 - relevance)).to(denoised))
-
-
-def gaussian_blur(field: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian of standard deviation ``sigma`` cells with replicated borders. (B, C, H, W) -> same."""
-    if sigma <= 0:
-        return field
-    radius = max(1, math.ceil(3 * sigma))
-    x = torch.arange(-radius, radius + 1, device=field.device, dtype=field.dtype)
-    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    channels = field.shape[1]
-    padded = F.pad(field, (radius, radius, radius, radius), mode="replicate")
-    padded = F.conv2d(padded, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-    return F.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
 
 
 def robust_relevance(maps: Tensor, *, floor: float = 0.1, percentile: float = 2.0, blur: float = 0.7) -> Tensor:

@@ -34,6 +34,29 @@ class Moments(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class TokenMask:
+    """How much the tokens of a reference count, made so that no layer has to wait for the device.
+
+    Attributes:
+        log_mass: (K,) logarithms of the mass of the tokens that count, on the device.
+        place: (K,) where they are among all tokens, on the device; None where all count.
+        even: all that count have the mass 1.
+    """
+
+    log_mass: Tensor
+    place: Tensor | None
+    even: bool
+
+
+def token_mask(mask: Tensor, device: torch.device | None = None) -> TokenMask:
+    """Of a mask (M,) in [0, 1]; tokens of 0 are left out. What is decided by its values is decided here, once."""
+    kept = mask > 0
+    mass = mask[kept].float()
+    place = None if bool(kept.all()) else kept.nonzero()[:, 0].to(device or mask.device)
+    return TokenMask(mass.log().to(device or mask.device), place, bool((mass == 1).all()))
+
+
+@dataclass(frozen=True, eq=False)
 class Tokens:
     """What one reference gives to one layer.
 
@@ -43,7 +66,7 @@ class Tokens:
         weight: in AdaIN's mixture and as a factor m on the attention mass: it counts like m copies of the reference, so
             the expected mass on a reference with as many tokens as the picture is m / (1 + m).
         scale: factor on the keys, that is, on the reference's logits.
-        mask: (M,) in [0, 1], a factor on the mass of each token; None is 1 everywhere.
+        mask: which tokens count how much, see :func:`token_mask`; None is all alike.
     """
 
     key: Tensor
@@ -52,7 +75,7 @@ class Tokens:
     key_moments: Moments
     weight: float = 1.0
     scale: float = 1.0
-    mask: Tensor | None = None
+    mask: TokenMask | None = None
 
 
 def moments(x: Tensor, weights: Tensor | None = None) -> Moments:
@@ -75,7 +98,7 @@ def moments(x: Tensor, weights: Tensor | None = None) -> Moments:
     return Moments(mean, (var + EPSILON).sqrt())
 
 
-def mixture(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
+def mixed_moments(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
     """Moments of the weighted mixture of several populations (not the mean of their spreads)."""
     if len(parts) == 1:
         return parts[0]
@@ -141,36 +164,43 @@ def shared_attention(
     weights = [reference.weight for reference in references]
     own_q, own_k = own or (None, None)
     if adain_query:
-        q = adain(q, mixture([reference.query_moments for reference in references], weights), adain_query, own_q)
+        q = adain(q, mixed_moments([reference.query_moments for reference in references], weights), adain_query, own_q)
     if adain_key and not swap:
-        k = adain(k, mixture([reference.key_moments for reference in references], weights), adain_key, own_k)
+        k = adain(k, mixed_moments([reference.key_moments for reference in references], weights), adain_key, own_k)
     rows = q.shape[0]
-    keys, values, logs = [], [], []
-    if not swap:
-        keys, values, logs = [k], [v], [torch.zeros(k.shape[1])]
+    keys, values, logs = ([], [], []) if swap else ([k], [v], [torch.zeros(k.shape[1], device=k.device)])
     for reference in references:
         key, value, log = _weighted(reference)
         keys.append((key * reference.scale if reference.scale != 1 else key).expand(rows, -1, -1).to(k))
         values.append(value.expand(rows, -1, -1).to(v))
         logs.append(log)
-    k, v, log = torch.cat(keys, 1), torch.cat(values, 1), torch.cat(logs)
-    # equal logarithms shift all logits alike
-    if bool((log == log[0]).all()):
+    k, v = torch.cat(keys, 1), torch.cat(values, 1)
+    if _even(references, swap):
         return attention(q, k, v)
-    return _biased(q, k, v, log, heads, attention)
+    return _biased(q, k, v, torch.cat(logs), heads, attention)
+
+
+def _even(references: Sequence[Tokens], swap: bool) -> bool:
+    """Whether all tokens have one mass, which shifts all logits alike; read off numbers that no device has to tell."""
+    if any(reference.mask is not None and not reference.mask.even for reference in references):
+        return False
+    weights = {float(reference.weight) for reference in references}
+    return len(weights if swap else weights | {1.0}) == 1
 
 
 def _weighted(reference: Tokens) -> tuple[Tensor, Tensor, Tensor]:
     """Keys, values and logarithms of the mass of each token; tokens without mass are left out."""
-    key, value = reference.key, reference.value
-    mass = torch.full((key.shape[1],), float(reference.weight))
-    if reference.mask is not None:
-        mass = mass * reference.mask.to(mass)
-        kept = mass > 0
-        if not bool(kept.all()):
-            place = kept.nonzero()[:, 0].to(key.device)
-            key, value, mass = key.index_select(1, place), value.index_select(1, place), mass[kept]
-    return key, value, mass.log()
+    key, value, log = reference.key, reference.value, _log(reference.weight)
+    if reference.mask is None:
+        return key, value, torch.full((key.shape[1],), log, device=key.device)
+    place = reference.mask.place
+    if place is not None:
+        key, value = (each.index_select(1, place.to(each.device)) for each in (key, value))
+    return key, value, (reference.mask.log_mass + log).to(key.device)
+
+
+def _log(weight: float) -> float:
+    return math.log(weight) if weight > 0 else -math.inf
 
 
 def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: int, attention: Attention) -> Tensor:

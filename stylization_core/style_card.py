@@ -1,6 +1,6 @@
 """Style cards: what a reference's features are like at several noise levels, as a small file without pixels.
 
-A card holds, per half of the guidance and layer, the statistics of :mod:`holistic` at rising levels. It loads into any
+A card holds, per polarity and layer, the statistics of :mod:`holistic` at rising levels. It loads into any
 model of the family it was made with, whatever the picture's size.
 """
 
@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,8 +23,8 @@ from .tensor_files import described, read_tensors, write_tensors
 
 FORMAT, VERSION = "stylization-style-card", 1
 PARTS = ("mean", "std", "skewness", "kurtosis", "quantiles")
-HALVES = ("positive", "negative")
-KEY = re.compile(rf"({'|'.join(HALVES)})/((?:input|middle|output)\.\d{{1,3}}\.\d{{1,3}})/({'|'.join(PARTS)})")
+POLARITIES = ("positive", "negative")
+KEY = re.compile(rf"({'|'.join(POLARITIES)})/((?:input|middle|output)\.\d{{1,3}}\.\d{{1,3}})/({'|'.join(PARTS)})")
 """Names of a card's tensors but for the levels."""
 
 LARGEST, WIDEST, MOST_LEVELS = 2**30, 2**14, 1000
@@ -44,8 +44,8 @@ class StyleCard:
     Attributes:
         family: of the model, for instance ``SDXL``.
         levels: rising noise levels (sigma) of the record.
-        layers: by half ("positive", "negative") and layer name, :class:`Statistics` with a row per level: (S, 1, C),
-            and (S, P, C) for quantiles.
+        layers: by polarity ("positive", "negative") and layer name, :class:`Statistics` with a row per level:
+            (S, 1, C), and (S, P, C) for quantiles.
         summary: what it was made of, for people.
     """
 
@@ -54,12 +54,20 @@ class StyleCard:
     layers: Mapping[tuple[str, str], Statistics]
     summary: dict = field(default_factory=dict)
 
-    def at(self, level: float, half: str, layer: str) -> Statistics:
+    def to(self, device: torch.device) -> StyleCard:
+        """The same card with its statistics on a device."""
+        moved = {
+            key: Statistics(*(part if part is None else part.to(device) for part in record))
+            for key, record in self.layers.items()
+        }
+        return replace(self, layers=moved)
+
+    def at(self, level: float, polarity: str, layer: str) -> Statistics:
         """Statistics at any level, (1, ., C): linear in its logarithm between the recorded ones, constant beyond.
 
         Spreads are interpolated as logarithms.
         """
-        record = self.layers[half, layer]
+        record = self.layers[polarity, layer]
         logs = [math.log(max(one, 1e-12)) for one in self.levels]
         place = math.log(max(level, 1e-12))
         after = next((k for k, one in enumerate(logs) if one >= place), len(logs) - 1)
@@ -118,9 +126,9 @@ def mixed(cards: Sequence[StyleCard], weights: Sequence[float]) -> StyleCard:
         raise StylizationError("card", "it shares no layer with the other", "Make both with the same layers")
     shares = [weight / total for weight in weights]
     layers = {}
-    for half, layer in sorted(common):
-        rows = [_blended([one.at(level, half, layer) for one in cards], shares) for level in first.levels]
-        layers[half, layer] = Statistics(
+    for polarity, layer in sorted(common):
+        rows = [_blended([one.at(level, polarity, layer) for one in cards], shares) for level in first.levels]
+        layers[polarity, layer] = Statistics(
             *(None if part[0] is None else torch.cat(part) for part in zip(*rows, strict=True))
         )
     summary = {"mixed": [{"share": share, **one.summary} for share, one in zip(shares, cards, strict=True)]}
@@ -135,12 +143,12 @@ def save(card: StyleCard, path: Path) -> None:
         OSError: the disk refuses.
     """
     tensors: dict[str, Tensor] = {"levels": torch.tensor(card.levels)}
-    for (half, layer), record in card.layers.items():
+    for (polarity, layer), record in card.layers.items():
         for name, part in zip(PARTS, record, strict=True):
             if part is not None:
                 kept = part.to("cpu", torch.float16)
-                tensors[f"{half}/{layer}/{name}"] = check_finite(
-                    kept, f"reference, {name} of {layer} under the {half} prompt", UNSOUND
+                tensors[f"{polarity}/{layer}/{name}"] = check_finite(
+                    kept, f"reference, {name} of {layer} under the {polarity} prompt", UNSOUND
                 )
     metadata = {
         "format": FORMAT,
@@ -197,13 +205,13 @@ def _sound(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ...], dict[tuple
         found = KEY.fullmatch(key)
         if found is None:
             raise _Damaged(f"it holds {key[:60]!r}, which is not known")
-        half, layer, name = found.groups()
-        parts.setdefault((half, layer), {})[name] = tensor.float()
+        polarity, layer, name = found.groups()
+        parts.setdefault((polarity, layer), {})[name] = tensor.float()
     names = {layer for _, layer in parts}
-    if not names or {(half, layer) for half in HALVES for layer in names} != parts.keys():
+    if not names or {(polarity, layer) for polarity in POLARITIES for layer in names} != parts.keys():
         raise _Damaged("parts of it are missing: a layer under one of the prompts")
-    for (half, layer), record in parts.items():
-        _check_record(f"{half}/{layer}", record, len(levels))
+    for (polarity, layer), record in parts.items():
+        _check_record(f"{polarity}/{layer}", record, len(levels))
     if len({PARTS[4] in record for record in parts.values()}) > 1:
         raise _Damaged("parts of it are missing: quantiles of some layers")
     kept = {key: Statistics(*(record.get(name) for name in PARTS)) for key, record in parts.items()}

@@ -71,12 +71,12 @@ def drawn_cross_pairs(
 def moment_distance(x: Tensor, style: Tensor) -> Tensor:
     """Squared distance of the channels' means, deviations, and deviations of their slopes, of (B, C, H, W); (B,)."""
 
-    def moments(each: Tensor) -> Tensor:
+    def described(each: Tensor) -> Tensor:
         slopes = (each.diff(dim=-1), each.diff(dim=-2))
         spreads = [(one.flatten(2).var(-1) + 1e-6).sqrt() for one in (each, *slopes)]
         return torch.cat([each.mean((-2, -1)), *spreads], -1)
 
-    return ((moments(x) - moments(style)) ** 2).mean(-1)
+    return ((described(x) - described(style)) ** 2).mean(-1)
 
 
 def structure_distance(x: Tensor, other: Tensor) -> Tensor:

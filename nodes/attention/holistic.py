@@ -7,7 +7,6 @@ from comfy_api.latest import io
 from ...stylization_core.errors import StylizationError, naming
 from ...stylization_core.hosts.comfyui.attention import (
     HOLISTIC,
-    HOLISTIC_INJECTOR,
     Holistic,
     check_family,
     check_trained,
@@ -20,6 +19,7 @@ from ..training.injector import INJECTOR
 from .references import REFERENCE
 from .style_cards import MOMENTS, QUANTILES, STYLE_CARD
 
+HOLISTIC_INJECTOR = "Stylize Holistic Injector"
 BY_LIKENESS, SLIDER = "by likeness", "slider"
 
 
@@ -141,17 +141,18 @@ class StylizeHolisticInjector(io.ComfyNode):
                 chosen = check_trained(injector, "injector", model, chosen)
             style = None if card is None else mixed(*zip(*card, strict=True))
             settings = Holistic(
-                reference or (),
-                chosen if style is None else check_family(style, model, chosen),
-                strength,
-                None if balance == BY_LIKENESS else tone,
-                mode == QUANTILES,
-                negative_ratio,
-                start_percent,
-                end_percent,
-                mask,
-                style,
-                injector,
+                references=tuple(reference or ()),
+                layers=chosen if style is None else check_family(style, model, chosen),
+                strength=strength,
+                tone=None if balance == BY_LIKENESS else tone,
+                table=mode == QUANTILES,
+                negative=negative_ratio,
+                start=start_percent,
+                end=end_percent,
+                mask=mask,
+                card=style,
+                injector=injector,
+                node=HOLISTIC_INJECTOR,
             )
             if style is not None and settings.table and any(one.quantiles is None for one in style.layers.values()):
                 raise StylizationError(

@@ -8,10 +8,9 @@ from dataclasses import replace
 import torch
 from comfy_api.latest import io
 
-from ...stylization_core.composite import composite, feathered_inwards, reach
+from ...stylization_core.composite import composite, reach
 from ...stylization_core.errors import StylizationError, naming
 from ...stylization_core.hosts.comfyui.attention import (
-    CLASS_ADAPTIVE,
     REGIONS,
     Region,
     Regions,
@@ -20,11 +19,13 @@ from ...stylization_core.hosts.comfyui.attention import (
 )
 from ...stylization_core.hosts.comfyui.model import attach_more, chosen_layers
 from ...stylization_core.hosts.comfyui.references import RecordCache
+from ...stylization_core.masks import feathered_inwards
 from ..inputs import LAYERS_ACT, check_channels, check_unet, layer_inputs, mask_at, window_inputs
 from ..training.class_adapter import ADAPTER
 from .references import REFERENCE, mask_of
 
 REGION = io.Custom("STYLIZE_REGIONS")
+CLASS_ADAPTIVE = "Stylize Class-Adaptive Attention"
 ATTENTION, HOLISTIC = "attention", "holistic"
 STRICT = 20.0
 """From this adaptivity on a position sees its own region alone."""
@@ -191,17 +192,18 @@ class StylizeClassAdaptiveAttention(io.ComfyNode):
                     found = f"it was trained for the mode {ATTENTION}, {HOLISTIC} has no tokens"
                     raise StylizationError("adapter", found, f"Choose the mode {ATTENTION}, or take it off")
             settings = Regions(
-                regions,
-                chosen,
-                strength,
-                mode == HOLISTIC,
-                math.inf if adaptivity >= STRICT else adaptivity,
-                tokens,
-                feather,
-                negative_ratio,
-                start_percent,
-                end_percent,
-                adapter,
+                regions=regions,
+                layers=chosen,
+                strength=strength,
+                holistic=mode == HOLISTIC,
+                adaptivity=math.inf if adaptivity >= STRICT else adaptivity,
+                tokens=tokens,
+                feather=feather,
+                negative=negative_ratio,
+                start=start_percent,
+                end=end_percent,
+                adapter=adapter,
+                node=CLASS_ADAPTIVE,
             )
             if not any(one.weight != 0 for one in settings.references):
                 raise StylizationError("regions", "none has a reference", "Connect a reference to a Stylize Region")

@@ -9,8 +9,6 @@ from comfy_api.latest import io
 from ...stylization_core.errors import naming
 from ...stylization_core.hosts.comfyui.attention import (
     SHARED,
-    SHARED_ATTENTION,
-    SHARED_ATTENTION_BATCH,
     SHARED_BATCH,
     SharedAttention,
     SharedBatch,
@@ -23,6 +21,8 @@ from ..inputs import check_channels, check_unet, layer_inputs, window_inputs
 from .references import REFERENCE
 
 CATEGORY = "stylization/attention"
+SHARED_ATTENTION = "Stylize Shared Attention"
+SHARED_ATTENTION_BATCH = "Stylize Shared Attention (Batch)"
 
 
 def _strength_inputs() -> list:
@@ -74,7 +74,7 @@ def _layer_inputs() -> list:
             "style block: one block of the decoder, the gentlest. custom: those listed below."
         ),
         io.Combo.Input(
-            "halves",
+            "polarities",
             options=["both", "positive"],
             default="both",
             tooltip="Share under both prompts, as published, or under the positive one only.",
@@ -87,7 +87,23 @@ def _layer_inputs() -> list:
     ]
 
 
-def _sharing(model, mode, weight, score_scale, adain_queries, adain_keys, layers, custom_layers, halves, norms, window):
+def _sharing(
+    model,
+    node: str,
+    *,
+    weight: float,
+    score_scale: float,
+    adain_queries: float,
+    adain_keys: float,
+    mode: str,
+    layers: str,
+    custom_layers: str,
+    polarities: str,
+    share_norms: bool,
+    start_percent: float,
+    end_percent: float,
+) -> Sharing:
+    """What the inputs that both nodes have come to."""
     check_unet(model)
     return Sharing(
         layers=chosen_layers(model.model.diffusion_model, layers, custom_layers),
@@ -96,10 +112,11 @@ def _sharing(model, mode, weight, score_scale, adain_queries, adain_keys, layers
         adain_query=adain_queries,
         adain_key=adain_keys,
         swap=mode == "swap",
-        both=halves == "both",
-        norms=norms,
-        start=window[0],
-        end=window[1],
+        both=polarities == "both",
+        norms=share_norms,
+        start=start_percent,
+        end=end_percent,
+        node=node,
     )
 
 
@@ -138,50 +155,21 @@ class StylizeSharedAttention(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        reference,
-        weight,
-        score_scale,
-        adain_queries,
-        adain_keys,
-        mode,
-        layers,
-        custom_layers,
-        halves,
-        share_norms,
-        start_percent,
-        end_percent,
-        mask=None,
-    ) -> io.NodeOutput:
+    def execute(cls, model, reference, mask=None, **sharing) -> io.NodeOutput:
         with naming(SHARED_ATTENTION):
-            how = _sharing(
-                model,
-                mode,
-                weight,
-                score_scale,
-                adain_queries,
-                adain_keys,
-                layers,
-                custom_layers,
-                halves,
-                share_norms,
-                (start_percent, end_percent),
-            )
+            how = _sharing(model, SHARED_ATTENTION, **sharing)
             for one in reference:
                 check_channels(model, one.samples, "reference")
-            if weight == 0:
+            if how.weight == 0:
                 return io.NodeOutput(model)
-            settings = SharedAttention(reference, how, mask)
-            rows = sum(len(one.samples) for one in reference if one.weight != 0)
-            kept = reference_memory(model, reference, how.layers) / 2**20
+            rows = 2 * sum(len(one.samples) for one in reference if one.weight != 0)
             logging.info(
-                "[Stylization] shared attention: %d more model rows a step and half, in %d layers; keeps %.0f MiB",
-                rows,
+                "[Stylization] shared attention: %d more model rows a step, in %d layers; keeps %.0f MiB",
+                rows if how.both else rows // 2,
                 len(how.layers),
-                kept,
+                reference_memory(model, reference, how.layers) / 2**20,
             )
+            settings = SharedAttention(reference, how, mask)
             return io.NodeOutput(with_attention_run(attach_more(model, SHARED, settings)))
 
 
@@ -223,36 +211,9 @@ class StylizeSharedAttentionBatch(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        weight,
-        score_scale,
-        adain_queries,
-        adain_keys,
-        mode,
-        layers,
-        custom_layers,
-        halves,
-        share_norms,
-        start_percent,
-        end_percent,
-        control_first,
-    ) -> io.NodeOutput:
+    def execute(cls, model, mode, control_first, **sharing) -> io.NodeOutput:
         with naming(SHARED_ATTENTION_BATCH):
-            how = _sharing(
-                model,
-                mode,
-                weight,
-                score_scale,
-                adain_queries,
-                adain_keys,
-                layers,
-                custom_layers,
-                halves,
-                share_norms,
-                (start_percent, end_percent),
-            )
-            settings = SharedBatch(how, mode == "full", not control_first)
+            how = _sharing(model, SHARED_ATTENTION_BATCH, mode=mode, **sharing)
+            settings = SharedBatch(how, full=mode == "full", uncontrolled=not control_first)
             clone = attach_once(model, SHARED_BATCH, settings, SHARED_ATTENTION_BATCH)
-        return io.NodeOutput(model if weight == 0 else with_attention_run(clone))
+        return io.NodeOutput(model if how.weight == 0 else with_attention_run(clone))

@@ -81,7 +81,7 @@ class StylizeSMSGuider(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, positive, negative, cfg, style_model=None, source=None, fake_score="frozen", fake_blend=0.0
+        cls, model, *, positive, negative, cfg, style_model=None, source=None, fake_score="frozen", fake_blend=0.0
     ) -> io.NodeOutput:
         with naming(GUIDER):
             fake = FakeScore(trained=fake_score == "trained", blend=fake_blend)
@@ -143,7 +143,7 @@ class StylizeSMSSigmas(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, steps, t_max, t_min, narrowing, latent_image=None) -> io.NodeOutput:
+    def execute(cls, model, *, steps, t_max, t_min, narrowing, latent_image=None) -> io.NodeOutput:
         with naming(SIGMAS):
             detect(model)
             if t_max - t_min < 0.004:
@@ -191,7 +191,15 @@ class StylizeSMSSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, strength, step_size, levels, content_pull=0.0, resume_latent=None, resume_step=0, step_scale="per element"
+        cls,
+        *,
+        strength,
+        step_size,
+        levels,
+        content_pull=0.0,
+        resume_latent=None,
+        resume_step=0,
+        step_scale="per element",
     ) -> io.NodeOutput:
         with naming(SAMPLER):
             resume = resumed(resume_latent, resume_step)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 import latent_preview
-import torch
-import torch.nn.functional as F
 from comfy_api.latest import io, ui
 
 from ...stylization_core.errors import naming
 from ...stylization_core.hosts.comfyui.model import detect
-from ...stylization_core.hosts.comfyui.sms import TIMESTEPS, RelevanceSampler
+from ...stylization_core.hosts.comfyui.sms import RelevanceSampler, relevance_mask
 from ..inputs import check_channels, latent_samples
 
 DISPLAY_NAME = "Stylize Relevance Map"
@@ -79,18 +76,12 @@ class StylizeRelevanceMap(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, latent_image, edit, empty, seed, noises, floor, clip, blur) -> io.NodeOutput:
+    def execute(cls, model, latent_image, *, edit, empty, seed, noises, floor, clip, blur) -> io.NodeOutput:
         with naming(DISPLAY_NAME):
             detect(model)
             samples = latent_samples(latent_image)
             check_channels(model, samples)
-        guider = comfy.samplers.CFGGuider(model)
-        guider.inner_set_conds({"positive": edit, "negative": empty})
-        sampler = RelevanceSampler(noises=noises, floor=floor, percentile=clip, blur=blur)
-        callback = latent_preview.prepare_callback(model, noises * len(TIMESTEPS))
-        sigmas = torch.tensor([1.0, 0.0])
-        guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, callback=callback, seed=seed)
-        ratio = getattr(model.model.latent_format, "spacial_downscale_ratio", 8)
-        found = sampler.map.to(samples.device, torch.float32)
-        mask = F.interpolate(found, scale_factor=ratio, mode="bilinear", align_corners=False)[:, 0]
+            sampler = RelevanceSampler(noises=noises, floor=floor, percentile=clip, blur=blur)
+            callback = latent_preview.prepare_callback(model, sampler.questions)
+            mask = relevance_mask(model, samples, sampler, edit=edit, empty=empty, seed=seed, callback=callback)
         return io.NodeOutput(mask, ui=ui.PreviewMask(mask, cls=cls))

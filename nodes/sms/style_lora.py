@@ -50,7 +50,7 @@ class StylizeStyleLoRA(io.ComfyNode):
                 io.Combo.Input(
                     "lora_name",
                     options=lora_files(),
-                    tooltip="Style LoRA made for this kind of base model (.safetensors: LoRA, LoCon, LoHa or LoKr).",
+                    tooltip="Style LoRA for this kind of base model (.safetensors: LoRA, LoCon, LoHa, LoKr, diffs).",
                 ),
                 io.Float.Input(
                     "strength",
@@ -86,7 +86,7 @@ class StylizeStyleLoRA(io.ComfyNode):
         return os.path.getmtime(path) if path else None
 
     @classmethod
-    def execute(cls, model, lora_name, strength, clip_strength, clip=None) -> io.NodeOutput:
+    def execute(cls, model, *, lora_name, strength, clip_strength, clip=None) -> io.NodeOutput:
         with naming(DISPLAY_NAME):
             detect(model)
             path = lora_path(lora_name)

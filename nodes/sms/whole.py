@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import latent_preview
-import torch
 from comfy_api.latest import io
 
 from ...stylization_core.errors import StylizationError, naming
-from ...stylization_core.hosts.comfyui.model import Levels, dial
+from ...stylization_core.hosts.comfyui.model import dial
 from ...stylization_core.hosts.comfyui.sms import (
     FakeScore,
     Refinement,
     SpectrumHold,
-    StyleMatchingGuider,
     StyleMatchingSampler,
+    WholeRun,
     find_style,
+    match_style,
 )
 from ...stylization_core.masks import latent_mask
 from ..inputs import check_channels, latent_samples
@@ -60,6 +60,7 @@ class StylizeSMS(io.ComfyNode):
     def execute(
         cls,
         model,
+        *,
         positive,
         negative,
         latent_image,
@@ -86,7 +87,7 @@ class StylizeSMS(io.ComfyNode):
     ) -> io.NodeOutput:
         with naming(DISPLAY_NAME):
             samples = latent_samples(latent_image)
-            protected = _combined(latent_mask(mask, samples), latent_image.get("noise_mask"), samples)
+            free = _combined(latent_mask(mask, samples), latent_image.get("noise_mask"), samples)
             if steps < 1:
                 raise StylizationError("steps", f"it is {steps}", "Set at least 1")
             style = find_style(model, style_model)
@@ -104,19 +105,15 @@ class StylizeSMS(io.ComfyNode):
                 start=resume_step,
                 resume=resume,
             )
-            guider = StyleMatchingGuider(model, style, FakeScore(trained=fake_score == "trained", blend=fake_blend))
-            given = {"positive": positive, "negative": negative, "edit": edit, "source": source}
-            guider.inner_set_conds({key: value for key, value in given.items() if value is not None})
-            guider.set_cfg(cfg)
-            levels = Levels(model.get_model_object("model_sampling"))
-            result = guider.sample(
-                torch.zeros_like(samples),
+            fake = FakeScore(trained=fake_score == "trained", blend=fake_blend)
+            result = match_style(
+                model,
+                style,
                 samples,
-                sampler,
-                levels.bounds(steps, 0.02, 0.5, True, samples.shape[-1] * samples.shape[-2]),
-                denoise_mask=protected,
+                {"positive": positive, "negative": negative, "edit": edit, "source": source},
+                WholeRun(sampler=sampler, fake=fake, steps=steps, cfg=cfg, seed=seed),
+                mask=free,
                 callback=latent_preview.prepare_callback(model, steps),
-                seed=seed,
             )
         return io.NodeOutput({**latent_image, "samples": result.to(samples.device)})
 

@@ -13,7 +13,7 @@ from stylization.stylization_core.shared_attention import (
     adain,
     group_mixture,
     group_moments,
-    mixture,
+    mixed_moments,
     moments,
     pooled_group_norm,
 )
@@ -131,7 +131,7 @@ def test_mixture_has_the_moments_of_the_concatenation(sizes):
     parts = [drawn(2, size, 5, seed=size) * size + 3 * index for index, size in enumerate(sizes)]
     every = torch.cat(parts, 1)
     given = [Moments(x.mean(1, keepdim=True), x.std(1, keepdim=True, correction=0)) for x in parts]
-    found = mixture(given, [float(size) for size in sizes])
+    found = mixed_moments(given, [float(size) for size in sizes])
     assert difference(found.mean, every.mean(1, keepdim=True)) < 1e-12
     assert difference(found.std, every.std(1, keepdim=True, correction=0)) < 1e-12
 
@@ -141,7 +141,7 @@ def test_mixture_of_unbiased_moments_differs_by_bessels_terms(sizes):
     """By sum(s^2 (N - n)) / (N (N - 1)) - (spread of the means) / (N - 1) in the variance."""
     parts = [drawn(1, size, 5, seed=size + index) + 2 * index for index, size in enumerate(sizes)]
     every, total = torch.cat(parts, 1), sum(sizes)
-    found = mixture([moments(x) for x in parts], [float(size) for size in sizes])
+    found = mixed_moments([moments(x) for x in parts], [float(size) for size in sizes])
     inner = sum(x.var(1, keepdim=True) * (total - x.shape[1]) for x in parts) / (total * (total - 1))
     mean = every.mean(1, keepdim=True)
     outer = sum(x.shape[1] / total * (x.mean(1, keepdim=True) - mean) ** 2 for x in parts) / (total - 1)
@@ -151,12 +151,12 @@ def test_mixture_of_unbiased_moments_differs_by_bessels_terms(sizes):
 
 def test_mixture_is_not_the_mean_of_the_spreads():
     parts = [Moments(torch.full((1, 1, 1), mean), torch.zeros(1, 1, 1)) for mean in (-1.0, 1.0)]
-    assert mixture(parts, [2.0, 2.0]).std.item() == pytest.approx(1.0)
+    assert mixed_moments(parts, [2.0, 2.0]).std.item() == pytest.approx(1.0)
 
 
 def test_mixture_of_one_is_itself():
     one = moments(drawn(1, 4, 5))
-    assert mixture([one], [0.3]) is one
+    assert mixed_moments([one], [0.3]) is one
 
 
 # group norms

@@ -14,6 +14,7 @@ from stylization.stylization_core.class_adaptive import (
     class_tokens,
     partition,
 )
+from stylization.stylization_core.shared_attention import token_mask
 
 HEADS = 2
 
@@ -134,7 +135,7 @@ def test_low_precision_errs_no_more_than_its_rounding(dtype):
 
 def test_few_tokens_stand_for_themselves():
     k, v = drawn(5, 12), drawn(5, 12, seed=1)
-    found = class_tokens(k, v, torch.tensor([1.0, 0.0, 0.5, 0.0, 1.5]))
+    found = class_tokens(k, v, token_mask(torch.tensor([1.0, 0.0, 0.5, 0.0, 1.5])))
     assert torch.equal(found.key, k[[0, 2, 4]]) and torch.equal(found.value, v[[0, 2, 4]])
     assert found.mass.tolist() == [1.0, 0.5, 1.5]
 
@@ -163,7 +164,7 @@ def test_attention_to_clusters_is_near_attention_to_all():
 
 
 def test_class_without_tokens_is_none():
-    assert class_tokens(drawn(5, 4), drawn(5, 4), torch.zeros(5)) is None
+    assert class_tokens(drawn(5, 4), drawn(5, 4), token_mask(torch.zeros(5))) is None
 
 
 # masks

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stylization.stylization_core.composite import composite, feathered_inwards, feathered_outwards, protected, reach
+from stylization.stylization_core.composite import composite, protected, reach
+from stylization.stylization_core.masks import feathered_inwards, feathered_outwards
 
 
 def test_reach_of_soft_masks():

@@ -14,7 +14,7 @@ from stylization.stylization_core.holistic import (
     interpolated,
     likeness,
     mean_and_std,
-    mixture,
+    mixed_statistics,
     statistics,
     transported,
 )
@@ -98,7 +98,7 @@ def test_channel_without_spread_has_the_shape_of_none():
 
 def test_mixture_is_the_statistics_of_the_concatenation():
     parts = [drawn(1, count, 9, seed=seed) for seed, count in ((1, 400), (2, 100))]
-    found = mixture([statistics(part, table=True) for part in parts], [400, 100])
+    found = mixed_statistics([statistics(part, table=True) for part in parts], [400, 100])
     wanted = statistics(torch.cat(parts, 1), table=True)
     for one, other in zip(found[:4], wanted[:4], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
@@ -109,13 +109,13 @@ def test_mixture_is_the_statistics_of_the_concatenation():
 
 def test_mixture_is_not_the_mean_of_the_spreads():
     one, other = statistics(torch.randn(1, 500, 2)), statistics(torch.randn(1, 500, 2) + 10)
-    assert mixture([one, other], [1, 1]).std.min() > 4
+    assert mixed_statistics([one, other], [1, 1]).std.min() > 4
 
 
 def test_mixture_of_one_is_itself_and_weight_zero_drops():
     one, other = statistics(drawn(1, 50, 3), table=True), statistics(drawn(1, 50, 3, seed=4), table=True)
-    assert mixture([one], [3.0]) is one
-    for found, wanted in zip(mixture([one, other], [2.0, 0.0]), one, strict=True):
+    assert mixed_statistics([one], [3.0]) is one
+    for found, wanted in zip(mixed_statistics([one, other], [2.0, 0.0]), one, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 

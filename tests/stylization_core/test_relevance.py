@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import scipy.ndimage
 import torch
+from stylization.stylization_core.masks import gaussian_blur
 from stylization.stylization_core.relevance import (
     MEAN_RELEVANCE,
     discrepancy,
-    gaussian_blur,
     live_relevance,
     minmax,
     obeyed,

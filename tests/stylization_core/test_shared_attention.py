@@ -14,6 +14,7 @@ from stylization.stylization_core.shared_attention import (
     full_sharing,
     moments,
     shared_attention,
+    token_mask,
 )
 
 EPSILON = 1e-5
@@ -35,8 +36,9 @@ def projected(rows: int, count: int, width: int, seed: int = 0) -> list[torch.Te
 
 
 def tokens(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **how) -> Tokens:
-    mask = how.get("mask")
-    return Tokens(k, v, moments(q, mask), moments(k, mask), **how)
+    mask = how.pop("mask", None)
+    kept = None if mask is None else token_mask(mask)
+    return Tokens(k, v, moments(q, mask), moments(k, mask), mask=kept, **how)
 
 
 def sdpa(heads: int, mask: torch.Tensor | None = None):
@@ -322,7 +324,10 @@ def test_heads_do_not_see_each_other():
 @pytest.mark.parametrize("weight", [1.0, 1.7])
 @pytest.mark.parametrize("swap", [False, True])
 def test_any_backend_serves(weight, swap):
-    picture, references = projected(2, 6, 12), [tokens(*projected(1, 7, 12, seed=10), weight=weight, mask=MASK)]
+    picture, references = (
+        projected(2, 6, 12),
+        [tokens(*projected(1, 7, 12, seed=10), weight=weight, mask=MASK)],
+    )
     found = [shared_attention(*picture, references, 3, backend(3), swap=swap) for backend in (sdpa, explicit)]
     assert difference(*found) < 1e-12
 

@@ -31,12 +31,12 @@ class SharedAttention:
     """How the pictures of a batch share self-attention.
 
     Attributes:
-        halves: equal parts of the batch that share apart: 2 under classifier-free guidance, 1 without.
+        chunks: equal parts of the batch that share apart: 2 under classifier-free guidance, 1 without.
         weight: m, the reference's mass counts like m copies; 0 is off.
         score_scale: factor on the reference's keys.
         adain_query, adain_key: strength of AdaIN, in [0, 1].
         swap: the reference's keys and values in the place of the picture's own.
-        full: all pictures of a half share with all (ablation of section 4.3), without weights and AdaIN.
+        full: all pictures of a polarity share with all (ablation of section 4.3), without weights and AdaIN.
         layers: names of modules of the UNet, such as ``up_blocks.1``; self-attention below any of them shares. The
             empty name stands for the whole UNet.
 
@@ -44,7 +44,7 @@ class SharedAttention:
         StylizationError: a value outside its range; swap and full together.
     """
 
-    halves: int
+    chunks: int
     weight: float = 1.0
     score_scale: float = 1.0
     adain_query: float = 1.0
@@ -54,8 +54,8 @@ class SharedAttention:
     layers: tuple[str, ...] = ("",)
 
     def __post_init__(self):
-        if self.halves < 1:
-            raise StylizationError("halves", f"it is {self.halves}", "Give 2 under classifier-free guidance, else 1")
+        if self.chunks < 1:
+            raise StylizationError("chunks", f"it is {self.chunks}", "Give 2 under classifier-free guidance, else 1")
         if not (self.weight >= 0 and math.isfinite(self.weight)):
             raise StylizationError("weight", f"it is {self.weight}", "Give a finite number, at least 0")
         for name in ("adain_query", "adain_key"):
@@ -126,7 +126,7 @@ class SharedAttention:
 
 
 class _Processor:
-    """Self-attention of a transformer block, whose rows are the halves one after another."""
+    """Self-attention of a transformer block, whose rows are the chunks one after another."""
 
     def __init__(self, sharing: SharedAttention):
         self.sharing = sharing
@@ -134,10 +134,10 @@ class _Processor:
     def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states=None, attention_mask=None):
         if attention_mask is not None:
             raise StylizationError("attention_mask", "self-attention has a mask", "Call the UNet without it")
-        rows, halves = len(hidden_states), self.sharing.halves
-        if rows % halves:
-            raise StylizationError("halves", f"{rows} rows do not divide into {halves}", "Give the parts of this batch")
-        q, k, v = (project(hidden_states).chunk(halves) for project in (attn.to_q, attn.to_k, attn.to_v))
+        rows, chunks = len(hidden_states), self.sharing.chunks
+        if rows % chunks:
+            raise StylizationError("chunks", f"{rows} rows do not divide into {chunks}", "Give the parts of this batch")
+        q, k, v = (project(hidden_states).chunk(chunks) for project in (attn.to_q, attn.to_k, attn.to_v))
         out = torch.cat([self.sharing.of_half(*part, attn.heads) for part in zip(q, k, v, strict=True)])
         for module in attn.to_out:
             out = module(out)

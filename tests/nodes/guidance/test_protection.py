@@ -82,8 +82,9 @@ def test_inputs_change_the_run(rig, protect, ksampler, micro, given):
 def test_region_before_stylize_sms(rig, pack_nodes, protect, styled):
     sms = {node.GET_SCHEMA().node_id: node for node in pack_nodes.NODES}["StylizeSMS"]
     given, samples = rig.runs.pair(), rig.runs.latent()
-    rest = (given["positive"], given["negative"], {"samples": samples}, 3, 4, 4.5, 1.0, 0.1, 1.0, "off", 0.1)
-    found = sms.execute(protect(styled), *rest)[0]["samples"]
+    numbers = {"seed": 3, "steps": 4, "cfg": 4.5, "strength": 1.0, "step_size": 0.1, "spectrum": 1.0}
+    off = {"relevance": "off", "relevance_floor": 0.1}
+    found = sms.execute(protect(styled), **given, latent_image={"samples": samples}, **numbers, **off)[0]["samples"]
     assert moved(found[..., :5], samples[..., :5]) < 1e-5 < 0.02 < moved(found[..., 5:], samples[..., 5:])
 
 

@@ -15,7 +15,9 @@ def style_lora(pack_nodes):
 
 
 def execute(style_lora, model, name=KOHYA, strength=0.8, clip_strength=0.0, clip=None):
-    return style_lora.StylizeStyleLoRA.execute(model, name, strength, clip_strength, clip).result
+    return style_lora.StylizeStyleLoRA.execute(
+        model, lora_name=name, strength=strength, clip_strength=clip_strength, clip=clip
+    ).result
 
 
 def refusal(style_lora, *args, **kwargs) -> str:

@@ -6,13 +6,9 @@ cards. Imported by ``measure``; imports ``model`` and ``references``.
 
 from .run import reference_memory, with_attention_run
 from .settings import (
-    CLASS_ADAPTIVE,
     HOLISTIC,
-    HOLISTIC_INJECTOR,
     REGIONS,
     SHARED,
-    SHARED_ATTENTION,
-    SHARED_ATTENTION_BATCH,
     SHARED_BATCH,
     Holistic,
     Region,
@@ -25,16 +21,12 @@ from .style_cards import StyleCardSampler, check_family
 from .trained import check_trained
 
 __all__ = [
-    "CLASS_ADAPTIVE",
     "HOLISTIC",
-    "HOLISTIC_INJECTOR",
     "Holistic",
     "REGIONS",
     "Region",
     "Regions",
     "SHARED",
-    "SHARED_ATTENTION",
-    "SHARED_ATTENTION_BATCH",
     "SHARED_BATCH",
     "SharedAttention",
     "SharedBatch",

@@ -1,21 +1,43 @@
-"""What gives in holistic injection: the statistics of attention outputs of references."""
+"""Holistic injection in one run: the statistics of references' attention outputs, or those of a style card."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
-from ....holistic import Statistics, injected, mixture, statistics
-from ....masks import latent_mask
-from ..model import HALVES, NEGATIVE, Call, Layer, NoiseWindow, on_grid
-from ..references import Probe, Recorder, Reference
-from .settings import HOLISTIC_INJECTOR, Holistic
+from ....holistic import Statistics, injected, mixed_statistics, statistics
+from ..model import POLARITIES, Attend, Call, Layer
+from ..references import GridWeights, Probe, Record, Recorder, Reference
+from .operators import Operator, RunContext, weight_of
+from .settings import Holistic
+
+Records = Mapping[Recorder, Mapping[int, Record]]
+"""What references gave at a level, by polarity."""
 
 
-def probe_for(layers: frozenset[Layer], table: bool, reference: Reference) -> Probe:
+class Pictures(NamedTuple):
+    """The rows of one prediction in one layer, as whole pictures.
+
+    Attributes:
+        out: attention outputs before ``to_out``, (B, N, C).
+        q: projected queries, (B, N, C).
+        mask: the operator's, (B, N, K), or None.
+        heads: number of heads in C.
+        attend: the attention that comes next.
+    """
+
+    out: Tensor
+    q: Tensor
+    mask: Tensor | None
+    heads: int
+    attend: Attend
+
+
+def probe_of_statistics(layers: frozenset[Layer], table: bool, reference: Reference) -> Probe:
     """For one reference: per layer the statistics over all its pictures, each counting alike."""
-    return Probe(layers, _keep(reference, table), name=statistics_name(table))
+    return Probe(layers, _keeping(reference, table), name=statistics_name(table))
 
 
 def statistics_name(table: bool) -> str:
@@ -23,76 +45,54 @@ def statistics_name(table: bool) -> str:
     return "statistics with quantiles" if table else "statistics"
 
 
-def _keep(reference: Reference, table: bool) -> Callable[[Call, Tensor], Statistics]:
+def _keeping(reference: Reference, table: bool) -> Callable[[Call, Tensor], Statistics]:
+    weights = GridWeights(reference.mask)
+
     def keep(call: Call, out: Tensor) -> Statistics:
-        found = statistics(out, counts_of(reference, call, out), table=table)
-        parts = [found.row(index) for index in range(len(out))]
-        return mixture(parts, [1.0] * len(parts))
+        counts = weights.at(call.options["activations_shape"][-2:], out.device)
+        found = statistics(out, counts, table=table)
+        pictures = [found.row(index) for index in range(len(out))]
+        return mixed_statistics(pictures, [1.0] * len(pictures))
 
     return keep
 
 
-def counts_of(reference: Reference, call: Call, out: Tensor) -> Tensor | None:
-    """How much each token of a reference counts in a layer, (N,); None is all alike."""
-    if reference.mask is None:
-        return None
-    return on_grid(reference.mask[None, None].float(), call.options["activations_shape"][-2:], out).flatten()
+def mixed_records(
+    recorders: list[Recorder], records: Records, polarity: int, name: str
+) -> Callable[[Layer], Statistics]:
+    """Statistics of a layer, mixed over references by their weights."""
+    kept = [records[recorder][polarity].layers[name] for recorder in recorders]
+    weights = [weight_of(recorder.noised.reference) for recorder in recorders]
+    return lambda layer: mixed_statistics([layers[layer] for layers in kept], weights)
 
 
-class Injection:
+class HolisticInjection(Operator):
     """One node's injection."""
 
-    NAME = HOLISTIC_INJECTOR
+    def __init__(self, settings: Holistic, run: RunContext):
+        super().__init__(settings, run, settings.references, settings.strength, settings.negative, settings.mask)
+        # once for the run, instead of once for each layer and step
+        self.card = None if settings.card is None else settings.card.to(run.noise.device)
 
-    def __init__(
-        self,
-        settings: Holistic,
-        window: NoiseWindow,
-        recorders: Mapping[int, Recorder],
-        noise: Tensor,
-        strength: float,
-    ):
-        self.settings, self.window, self.strength = settings, window, settings.strength * strength
-        self.recorders = [recorders[id(one)] for one in settings.references if id(one) in recorders]
-        self.mask = latent_mask(settings.mask, noise)
-
-    def styles(self, half: int, sigma: float) -> Callable[[Layer], Statistics] | None:
-        """What is injected into a layer under one half; None where that half is left alone."""
-        if self._strength(half) == 0:
+    def prepare(self, records: Records, polarity: int, sigma: float) -> Callable[[Layer], object] | None:
+        """What is injected into a layer under a polarity; None where there is nothing to inject."""
+        if self.card is not None:
+            return lambda layer: self.card.at(sigma, POLARITIES[polarity], str(layer))
+        if not self.recorders:
             return None
-        if self.settings.card is not None:
-            return lambda layer: self.settings.card.at(sigma, HALVES[half], str(layer))
-        kept = [one.at(sigma, half).layers[one.place(statistics_name(self.settings.table))] for one in self.recorders]
-        weights = [weight_of(one.noised.reference) for one in self.recorders]
-        return lambda layer: mixture([one[layer] for one in kept], weights)
-
-    def _strength(self, half: int) -> float:
-        return self.strength * (self.settings.negative if half == NEGATIVE else 1.0)
+        return mixed_records(self.recorders, records, polarity, statistics_name(self.settings.table))
 
     def applied(
-        self,
-        out: Tensor,
-        prepared: Callable[[Layer], Statistics],
-        layer: Layer,
-        half: int,
-        mask: Tensor | None,
-        *_seen: object,
+        self, pictures: Pictures, prepared: Callable[[Layer], Statistics], layer: Layer, polarity: int
     ) -> Tensor:
-        """Attention outputs with the statistics of the style.
-
-        Args:
-            out: (B, N, C), the tokens of whole pictures.
-            mask: (B, N, 1) or None.
-        """
+        """Attention outputs with the statistics of the style, (B, N, C)."""
         style = prepared(layer)
-        style = Statistics(*(part if part is None else part.to(out.device) for part in style))
         if not self.settings.table:
             style = style._replace(quantiles=None)
-        weights = None if mask is None else mask[..., 0]
-        strength = self._strength(half) if mask is None else self._strength(half) * mask.float()
-        return injected(out, style, strength=strength, tone=self.settings.tone, weights=weights)
+        strength, weights = self.share(pictures.mask, polarity)
+        return injected(pictures.out, style, strength=strength, tone=self.settings.tone, weights=weights)
 
-
-def weight_of(reference: Reference) -> float:
-    """How much a reference counts; each of its pictures alike."""
-    return reference.weight * len(reference.samples)
+    def share(self, mask: Tensor | None, polarity: int) -> tuple[float | Tensor, Tensor | None]:
+        """Strength at each token, a number or (B, N, 1), and how much each counts in the picture's own statistics."""
+        strength = self.strength_under(polarity)
+        return (strength, None) if mask is None else (strength * mask.float(), mask[..., 0])

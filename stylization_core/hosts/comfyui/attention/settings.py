@@ -16,10 +16,6 @@ SHARED = "stylization.shared_attention"
 SHARED_BATCH = "stylization.shared_attention_batch"
 HOLISTIC = "stylization.holistic"
 REGIONS = "stylization.regions"
-SHARED_ATTENTION = "Stylize Shared Attention"
-SHARED_ATTENTION_BATCH = "Stylize Shared Attention (Batch)"
-HOLISTIC_INJECTOR = "Stylize Holistic Injector"
-CLASS_ADAPTIVE = "Stylize Class-Adaptive Attention"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +28,10 @@ class Sharing:
         score_scale: factor on the reference's keys.
         adain_query, adain_key: strength of AdaIN.
         swap: the reference's keys and values in the place of the picture's own.
-        both: in both halves of the guidance, instead of the positive one only.
+        both: under both prompts, instead of the positive one only.
         norms: share group norms too.
         start, end: percent window.
+        node: display name of the node.
     """
 
     layers: frozenset[Layer]
@@ -47,6 +44,7 @@ class Sharing:
     norms: bool = False
     start: float = 0.0
     end: float = 1.0
+    node: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +61,11 @@ class SharedAttention:
     sharing: Sharing
     mask: Tensor | None = None
 
+    @property
+    def node(self) -> str:
+        """Display name of the node."""
+        return self.sharing.node
+
 
 @dataclass(frozen=True, eq=False)
 class SharedBatch:
@@ -77,6 +80,11 @@ class SharedBatch:
     sharing: Sharing
     full: bool = False
     uncontrolled: bool = True
+
+    @property
+    def node(self) -> str:
+        """Display name of the node."""
+        return self.sharing.node
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +102,7 @@ class Holistic:
         mask: where in the picture, (B or 1, H, W) in [0, 1] of any size; None is everywhere.
         card: what gives in the place of references.
         injector: a trained one, which takes the place of ``tone`` and ``table``.
+        node: display name of the node.
     """
 
     references: References
@@ -107,6 +116,7 @@ class Holistic:
     mask: Tensor | None = None
     card: StyleCard | None = None
     injector: TrainedInjector | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +149,7 @@ class Regions:
         negative: factor on ``strength`` under the negative prompt.
         start, end: percent window.
         adapter: trained keys and values of the tokens, in the layers that it has.
+        node: display name of the node.
     """
 
     regions: tuple[Region, ...]
@@ -152,8 +163,9 @@ class Regions:
     start: float = 0.0
     end: float = 1.0
     adapter: ClassAdapter | None = None
+    node: str = ""
 
     @property
     def references(self) -> References:
         """Of all regions."""
-        return tuple(one for region in self.regions for one in region.references)
+        return tuple(reference for region in self.regions for reference in region.references)

@@ -8,11 +8,11 @@ import comfy.samplers
 import torch
 
 from ....errors import StylizationError
-from ....holistic import Statistics, mixture
+from ....holistic import Statistics
 from ....style_card import StyleCard
-from ..model import HALVES, Layer, family_of
+from ..model import POLARITIES, Layer, family_of
 from ..references import Recorder, References
-from .holistic import probe_for, weight_of
+from .holistic import mixed_records, probe_of_statistics, statistics_name
 
 
 def check_family(card: StyleCard, patcher, layers: Collection[Layer]) -> frozenset[Layer]:
@@ -52,21 +52,30 @@ class StyleCardSampler(comfy.samplers.Sampler):
         percents = ((k + 0.5) / self.count for k in range(self.count))
         levels = sorted(float(model_wrap.inner_model.model_sampling.percent_to_sigma(one)) for one in percents)
         given, seed = extra_args["model_options"], extra_args.get("seed") or 0
-        probes = [(one, probe_for(self.layers, self.table, one)) for one in self.references if one.weight != 0]
-        recorders = [Recorder(model_wrap, one, [probe], given, seed, noise.device) for one, probe in probes]
-        weights = [weight_of(one) for one, _ in probes]
-        found: dict[tuple[str, str], list[Statistics]] = {}
-        for place, level in enumerate(levels):
-            for half, name in HALVES.items():
-                records = [one.at(level, half).layers[0] for one in recorders]
+        used = [reference for reference in self.references if reference.weight != 0]
+        recorders = [
+            Recorder(
+                model_wrap,
+                reference,
+                [probe_of_statistics(self.layers, self.table, reference)],
+                given,
+                seed,
+                noise.device,
+            )
+            for reference in used
+        ]
+        by_layer: dict[tuple[str, str], list[Statistics]] = {}
+        for number, level in enumerate(levels):
+            records = {recorder: recorder.at(level, POLARITIES) for recorder in recorders}
+            for polarity, name in POLARITIES.items():
+                mixed = mixed_records(recorders, records, polarity, statistics_name(self.table))
                 for layer in sorted(self.layers):
-                    parts = [record[layer] for record in records]
-                    found.setdefault((name, str(layer)), []).append(mixture(parts, weights))
+                    by_layer.setdefault((name, str(layer)), []).append(mixed(layer))
             if callback is not None:
-                callback(place, latent_image, latent_image, self.count)
-        layers = {key: _stacked(rows) for key, rows in found.items()}
+                callback(number, latent_image, latent_image, self.count)
+        layers = {key: _stacked(rows) for key, rows in by_layer.items()}
         summary = {
-            "references": sum(len(one.samples) for one, _ in probes),
+            "references": sum(len(reference.samples) for reference in used),
             "mode": "quantiles" if self.table else "moments",
             "layers": len(self.layers),
         }

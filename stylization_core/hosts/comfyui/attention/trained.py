@@ -38,7 +38,7 @@ def check_trained(
     return common
 
 
-class Placed:
+class NetworksByDevice:
     """Networks of layers where they are needed; the given ones are not moved."""
 
     def __init__(self, trained: LayerNetworks):

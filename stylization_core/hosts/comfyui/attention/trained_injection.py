@@ -1,4 +1,4 @@
-"""What gives in holistic injection with a trained injector: its codes of references."""
+"""Holistic injection by a trained injector: its codes of references in the place of plain statistics."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ....holistic import mixture
+from ....holistic import mixed_statistics
 from ....trained_injector import StyleCode, TrainedInjector, mixture_of_codes
 from ..model import Call, Layer
-from ..references import Probe, Reference
-from .holistic import Injection, counts_of, weight_of
+from ..references import GridWeights, Probe, Reference
+from .holistic import HolisticInjection, Pictures, Records
+from .operators import RunContext, weight_of
 from .settings import Holistic
-from .trained import Placed
+from .trained import NetworksByDevice
 
 
 def probe_of_injector(injector: TrainedInjector, layers: frozenset[Layer], reference: Reference) -> Probe:
     """For one reference: per layer the code of all its pictures, each counting alike."""
-    placed = Placed(injector)
+    networks, weights = NetworksByDevice(injector), GridWeights(reference.mask)
 
     def keep(call: Call, out: Tensor) -> StyleCode:
         grid = call.options["activations_shape"][-2:]
-        found = placed(call.layer, out.device).code(out, grid, counts_of(reference, call, out))
+        found = networks(call.layer, out.device).code(out, grid, weights.at(grid, out.device))
         pictures = [found.row(index) for index in range(len(out))]
         return _joined(pictures, [1.0] * len(pictures))
 
@@ -34,43 +35,39 @@ def _name(injector: TrainedInjector) -> str:
 
 
 def _joined(codes: list[StyleCode], weights: list[float]) -> StyleCode:
-    return mixture_of_codes(codes, mixture([one.style for one in codes], weights), weights)
+    return mixture_of_codes(codes, mixed_statistics([code.style for code in codes], weights), weights)
 
 
-class TrainedInjection(Injection):
+class TrainedInjection(HolisticInjection):
     """One node's injection by a trained injector."""
 
-    def __init__(self, settings: Holistic, *args, **named):
-        super().__init__(settings, *args, **named)
-        self._placed = Placed(settings.injector)
+    def __init__(self, settings: Holistic, run: RunContext):
+        super().__init__(settings, run)
+        self._networks = NetworksByDevice(settings.injector)
 
-    def styles(self, half: int, sigma: float) -> Callable[[Layer], tuple[StyleCode, float]] | None:
-        """What is injected into a layer under one half, and the noise-to-signal ratio; None leaves that half alone."""
-        if self._strength(half) == 0 or not self.recorders:
+    def prepare(
+        self, records: Records, polarity: int, sigma: float
+    ) -> Callable[[Layer], tuple[StyleCode, Tensor]] | None:
+        """What is injected into a layer under a polarity, and the noise-to-signal ratio, (1,) on the run's device."""
+        if not self.recorders:
             return None
         name = _name(self.settings.injector)
-        kept = [one.at(sigma, half).layers[one.place(name)] for one in self.recorders]
-        weights = [weight_of(one.noised.reference) for one in self.recorders]
-        ratio = self.recorders[0].noised.levels.reference(sigma)
-        return lambda layer: (_joined([one[layer] for one in kept], weights), ratio)
+        kept = [records[recorder][polarity].layers[name] for recorder in self.recorders]
+        weights = [weight_of(recorder.noised.reference) for recorder in self.recorders]
+        noised = self.recorders[0].noised
+        ratio = torch.full((1,), noised.levels.reference(sigma), device=noised.device)
+        return lambda layer: (_joined([layers[layer] for layers in kept], weights), ratio)
 
     def applied(
-        self,
-        out: Tensor,
-        prepared: Callable[[Layer], tuple[StyleCode, float]],
-        layer: Layer,
-        half: int,
-        mask: Tensor | None,
-        *_seen: object,
+        self, pictures: Pictures, prepared: Callable[[Layer], tuple[StyleCode, Tensor]], layer: Layer, polarity: int
     ) -> Tensor:
-        """Attention outputs (B, N, C) with the style injected; ``mask`` is (B, N, 1) or None."""
-        code, ratio = prepared(layer)
-        weights = None if mask is None else mask[..., 0]
-        strength = self._strength(half) if mask is None else self._strength(half) * mask.float()
-        level = torch.full((1,), ratio, device=out.device)
-        return self._placed(layer, out.device)(out, code.to(out.device), level, strength=strength, weights=weights)
+        """Attention outputs with the style injected, (B, N, C)."""
+        (code, ratio), out = prepared(layer), pictures.out
+        strength, weights = self.share(pictures.mask, polarity)
+        network = self._networks(layer, out.device)
+        return network(out, code.to(out.device), ratio.to(out.device), strength=strength, weights=weights)
 
 
-def injection_of(settings: Holistic, *args, **named) -> Injection | TrainedInjection:
+def injection_of(settings: Holistic, run: RunContext) -> HolisticInjection:
     """The injection that a node's settings ask for."""
-    return (Injection if settings.injector is None else TrainedInjection)(settings, *args, **named)
+    return (HolisticInjection if settings.injector is None else TrainedInjection)(settings, run)

@@ -6,6 +6,7 @@ import comfy.model_management
 import comfy.sampler_helpers
 from torch import Tensor
 
+from ....errors import naming
 from ....masks import latent_mask
 from ....protection import Protection
 from ....relevance import live_relevance, obeyed
@@ -59,7 +60,9 @@ class Refiner:
     def _ask(self, x: Tensor, sigma: float) -> list[Tensor]:
         comfy.model_management.throw_exception_if_processing_interrupted()
         model, options = self.run.guider.inner_model, self.run.model_options
-        return ask_pair(model, self.conds["positive"], self.conds["negative"], x, sigma, options)
+        # no node is at work during a step: an error there has to bring the name of the one it is about
+        with naming(self.settings.node):
+            return ask_pair(model, self.conds["positive"], self.conds["negative"], x, sigma, options)
 
     def act(self, denoised: Tensor, sigma: float) -> Tensor:
         if not self.window.open_at(sigma):

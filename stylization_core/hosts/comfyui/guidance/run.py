@@ -48,7 +48,9 @@ def _around_sampler(
         run.open(denoise_mask)
         if run.acts:
             extra_args = {**extra_args, "model_options": run.options()}
-        return executor(model_wrap, sigmas, extra_args, *rest, **named)
+        result = executor(model_wrap, sigmas, extra_args, *rest, **named)
+        run.check()
+        return result
     finally:
         run.close()
 
@@ -81,6 +83,12 @@ class _Run:
         if self.guidance is not None and self.guidance.path is not None:
             # the path goes on from the estimate as it is after the holds, which otherwise a later step would forget
             self.guidance.holds, self.holds = self.holds, []
+
+    def check(self) -> None:
+        """After the run: refuse a result that was made from predictions which are not finite."""
+        if self.guidance is not None:
+            with naming(self.guidance.settings.node):
+                self.guidance.check()
 
     @property
     def acts(self) -> bool:

@@ -7,7 +7,7 @@ Imported by every other room; imports none of them.
 from .attachments import DIAL, at_dial, attach_more, attach_once, dial
 from .cfg_functions import foreign_cfg_functions, with_guidance_of
 from .compiled import uncompiled
-from .conditioning import HALVES, NEGATIVE, POSITIVE, active, by_progress, process
+from .conditioning import NEGATIVE, POLARITIES, POSITIVE, active, by_progress, process
 from .differentiable import (
     Gradients,
     autograd,
@@ -22,13 +22,24 @@ from .differentiable import (
 from .families import Family, detect, family_of
 from .group_norms import Pooled, pooling, recording
 from .layers import ALL, LATE, PRESETS, STYLE, Layer, chosen_layers, self_attention_layers
-from .noise_levels import Levels, NoiseWindow
+from .noise_levels import Levels, NoiseWindow, StepLevel
 from .output_files import check_prefix, saved_in_any_case
 from .predictions import BASE, predict
-from .rows import BATCH, BRANCHES, CHUNKS, Branch, of_prompt, options_of, rows_of, with_wrapper
+from .rows import (
+    BATCH,
+    BRANCHES,
+    CHUNKS,
+    Branch,
+    chunk_rows,
+    of_prompt,
+    options_of,
+    rows_of,
+    with_batch,
+    with_wrapper,
+)
 from .self_attention import OVERRIDE, Act, Attend, Call, with_self_attention
 from .step_caches import refuse_step_caches
-from .token_masks import on_grid, per_token
+from .token_masks import per_token
 
 __all__ = [
     "ALL",
@@ -43,7 +54,7 @@ __all__ = [
     "DIAL",
     "Family",
     "Gradients",
-    "HALVES",
+    "POLARITIES",
     "LATE",
     "Layer",
     "Levels",
@@ -54,6 +65,7 @@ __all__ = [
     "PRESETS",
     "Pooled",
     "STYLE",
+    "StepLevel",
     "active",
     "at_dial",
     "attach_more",
@@ -61,6 +73,7 @@ __all__ = [
     "autograd",
     "by_progress",
     "check_prefix",
+    "chunk_rows",
     "chosen_layers",
     "detect",
     "dial",
@@ -69,7 +82,6 @@ __all__ = [
     "foreign_cfg_functions",
     "network_bytes",
     "of_prompt",
-    "on_grid",
     "on_one_device",
     "options_of",
     "per_token",
@@ -85,6 +97,7 @@ __all__ = [
     "twin_of",
     "uncompiled",
     "untrainable",
+    "with_batch",
     "with_guidance_of",
     "with_self_attention",
     "with_untrained_controls",

@@ -89,4 +89,5 @@ def active(conditioning: list, progress: float | None) -> list:
 
 
 POSITIVE, NEGATIVE = 0, 1
-HALVES = {POSITIVE: "positive", NEGATIVE: "negative"}
+POLARITIES = {POSITIVE: "positive", NEGATIVE: "negative"}
+"""Names under which guiders keep the conditionings of each polarity."""

@@ -25,14 +25,18 @@ Reference = Callable[[str, GroupMoments, Tensor, dict], Pooled]
 """(module name, own moments of all rows, input, transformer_options) -> what to pool with."""
 
 
-def recording(options: dict, into: dict[str, GroupMoments]) -> dict:
-    """Copy of the model options of one call that keeps every group norm's moments in ``into``."""
+Keep = Callable[[str, GroupMoments, dict], None]
+"""(module name, moments of all rows, transformer_options): takes what is to be kept."""
 
-    def keep(name: str, module, x: Tensor, out: Tensor, transformer_options: dict) -> Tensor:
-        into[name] = group_moments(x, module.num_groups)
+
+def recording(options: dict, keep: Keep) -> dict:
+    """Copy of the model options of one call that shows every group norm's moments to ``keep``."""
+
+    def show(name: str, module, x: Tensor, out: Tensor, transformer_options: dict) -> Tensor:
+        keep(name, group_moments(x, module.num_groups), transformer_options)
         return out
 
-    return _hooked(options, keep)
+    return _hooked(options, show)
 
 
 def pooling(options: dict, reference: Reference, strength: float = 1.0) -> dict:

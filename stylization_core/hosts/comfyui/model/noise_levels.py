@@ -82,3 +82,16 @@ class NoiseWindow:
     def meets(self, lowest: float, highest: float) -> bool:
         """Whether any level of a range lies inside."""
         return max(self.lowest, lowest) <= min(self.highest, highest)
+
+
+class StepLevel:
+    """A step's level as a number: all who ask in one step have the same tensor, so the device is waited for once."""
+
+    def __init__(self):
+        self._seen: tuple[Tensor | None, float] = (None, 0.0)
+
+    def __call__(self, level: Tensor) -> float:
+        """The highest level of a batch, (B,)."""
+        if self._seen[0] is not level:
+            self._seen = level, float(level.max())
+        return self._seen[1]

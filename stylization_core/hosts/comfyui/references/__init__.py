@@ -4,12 +4,14 @@ Enters: latents with their conditionings, and what consumers want to keep of whi
 polarity. Imported by ``attention``; imports ``model``.
 """
 
+from .grid_weights import GridWeights
 from .inversion import InversionSampler
 from .record_cache import RecordCache
 from .recorder import Probe, Record, Recorder
 from .reference import Reference, References
 
 __all__ = [
+    "GridWeights",
     "InversionSampler",
     "Probe",
     "Record",

@@ -1,8 +1,8 @@
 """What a reference gave in earlier runs, so that the same run with other pictures need not ask the model again.
 
 A cache belongs to one reference and goes with it. Records are found by everything that could change them: the model
-with its patches, the attention backend, the processed conditioning, the schedule, what was wanted, level and half. What
-cannot be told apart is not kept.
+with its patches, the attention backend, the processed conditioning, the schedule, what was wanted, level and polarity.
+What cannot be told apart is not kept.
 """
 
 from __future__ import annotations
@@ -97,12 +97,12 @@ class RecordCache:
         self._runs: dict[Hashable, dict[tuple[float, int], tuple[object, int]]] = {}
         self._full: set[Hashable] = set()
 
-    def get(self, run: Hashable, level: float, half: int, device) -> object | None:
+    def get(self, run: Hashable, level: float, polarity: int, device) -> object | None:
         """A record on ``device``, or None."""
-        found = self._runs.get(run, {}).get((level, half))
+        found = self._runs.get(run, {}).get((level, polarity))
         return None if found is None else _mapped(found[0], lambda tensor: tensor.to(device))
 
-    def keep(self, run: Hashable, level: float, half: int, record: object) -> None:
+    def keep(self, run: Hashable, level: float, polarity: int, record: object) -> None:
         """Keep a copy, if there is room for it."""
         size = _size(record)
         others = [key for key in self._runs if key != run]
@@ -119,7 +119,7 @@ class RecordCache:
         # ordinary tensors: a later run may need gradients through what it computes with them
         with torch.inference_mode(False):
             copy = _mapped(record, lambda tensor: tensor.detach().to("cpu", copy=True))
-        self._runs.setdefault(run, {})[level, half] = copy, size
+        self._runs.setdefault(run, {})[level, polarity] = copy, size
         self.used += size
 
 
@@ -150,7 +150,7 @@ def _mapped(value: object, act: Callable[[Tensor], Tensor]) -> object:
 
 
 def run_key(guider, conds: dict, options: dict, wanted: Hashable, device) -> Hashable | None:
-    """What records of a run depend on besides level and half; None where that cannot be told.
+    """What records of a run depend on besides level and polarity; None where that cannot be told.
 
     Args:
         guider: of the run.

@@ -1,13 +1,14 @@
-"""Runs references alone beside a sampling run and hands out what their self-attention layers saw.
+"""Runs a reference alone beside a sampling run and hands out what its self-attention layers saw.
 
-A consumer says which layers it wants and what to keep of each; one pass per reference, level and half of the guidance
-serves them all. The pass runs at the reference's own size under its own conditioning, without ControlNet, without
-other nodes' patches and wrappers, and with the weights and the attention backend of the run.
+A consumer says which layers it wants and what to keep of each; one model call per reference and level serves them all,
+with a row for each polarity that is asked for. The call is made at the reference's own size under its own
+conditioning, without ControlNet, without other nodes' patches and wrappers, and with the weights and the attention
+backend of the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import comfy.model_management
@@ -16,7 +17,7 @@ import comfy.samplers
 from torch import Tensor
 
 from ....shared_attention import GroupMoments
-from ..model import HALVES, OVERRIDE, Attend, Call, Layer, Levels, process, recording, with_self_attention
+from ..model import OVERRIDE, POLARITIES, Attend, Call, Layer, Levels, process, recording, with_self_attention
 from .record_cache import run_key
 from .reference import NoisedReference, Reference
 
@@ -29,7 +30,7 @@ class Probe:
 
     Attributes:
         layers: of these.
-        keep: (call, attention output before ``to_out``) -> what to keep.
+        keep: (call of one polarity, attention output before ``to_out``) -> what to keep.
         norms: keep the moments of all group norms too.
         name: stands for what ``keep`` makes of a reference, so that a later run can use it; "" keeps it to this run.
     """
@@ -53,24 +54,24 @@ class Probe:
 
 @dataclass
 class Record:
-    """What one pass of one reference gave.
+    """What a reference gave at one level under one polarity.
 
     Attributes:
-        layers: by probe, then by layer, what the probe kept.
+        layers: by name of the probe, then by layer, what the probe kept.
         norms: group moments by module name.
     """
 
-    layers: list[dict[Layer, object]]
+    layers: dict[str, dict[Layer, object]]
     norms: dict[str, GroupMoments] = field(default_factory=dict)
 
 
 class Recorder:
-    """The references of one sampling run.
+    """One reference in one sampling run.
 
     Args:
         guider: of the run; its conditionings describe references that have none of their own.
         reference: the reference.
-        probes: what is wanted of it.
+        probes: what is wanted of it, no two of one name.
         given: the run's model options.
         seed: the run's.
         device: of the run's latents.
@@ -87,65 +88,82 @@ class Recorder:
         if self.cache is not None and all(probe.name for probe in self.probes):
             wanted = tuple(probe.wanted for probe in self.probes)
             self._run = run_key(guider, self.conds, self.options["transformer_options"], wanted, device)
-        self._level: float | None = None
+        self._sigma: float | None = None
         self._kept: dict[int, Record] = {}
 
-    def at(self, sigma: float, half: int) -> Record:
-        """What the reference gives at a level under one half of its conditioning; asked of the model once."""
-        if sigma != self._level:
-            self._level, self._kept = sigma, {}
-        if half not in self._kept:
+    def at(self, sigma: float, polarities: Collection[int]) -> Mapping[int, Record]:
+        """What the reference gives at a level, by polarity of its conditioning; each is asked of the model once."""
+        if sigma != self._sigma:
+            self._sigma, self._kept = sigma, {}
+        missing = [polarity for polarity in POLARITIES if polarity in polarities and polarity not in self._kept]
+        if missing:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            self._kept[half] = self._pass(sigma, half) if self._run is None else self._cached(sigma, half)
-        return self._kept[half]
+            self._kept.update(self._recorded(sigma, missing) if self._run is None else self._cached(sigma, missing))
+        return {polarity: self._kept[polarity] for polarity in polarities}
 
-    def _cached(self, sigma: float, half: int) -> Record:
-        """From an earlier run, or kept for later ones."""
-        found = self.cache.get(self._run, sigma, half, self.noised.device)
-        if found is None:
-            found = self._pass(sigma, half)
-            self.cache.keep(self._run, sigma, half, found)
-        return found
-
-    def place(self, name: str) -> int:
-        """Where a record keeps what the probe of this name wants."""
-        return next(index for index, probe in enumerate(self.probes) if probe.name == name)
+    def _cached(self, sigma: float, polarities: Sequence[int]) -> dict[int, Record]:
+        """From an earlier run, or recorded now and kept for later ones."""
+        kept = {polarity: self.cache.get(self._run, sigma, polarity, self.noised.device) for polarity in polarities}
+        if all(record is not None for record in kept.values()):
+            return kept
+        # all of them, so that a run gives the same bits whatever a cache had room for
+        recorded = self._recorded(sigma, polarities)
+        for polarity, record in recorded.items():
+            if kept[polarity] is None:
+                self.cache.keep(self._run, sigma, polarity, record)
+        return recorded
 
     def forget(self) -> None:
         """Free what is kept."""
-        self._level, self._kept = None, {}
+        self._sigma, self._kept = None, {}
 
-    def _pass(self, sigma: float, half: int) -> Record:
+    def _recorded(self, sigma: float, polarities: Sequence[int]) -> dict[int, Record]:
+        """One model call with the rows of all ``polarities``; ComfyUI splits it where memory is short."""
         self.passes += 1
-        record = Record([{} for _ in self.probes])
-        wanted = frozenset().union(*(probe.layers for probe in self.probes))
+        records = {polarity: Record({probe.name: {} for probe in self.probes}) for polarity in polarities}
+        layers = frozenset().union(*(probe.layers for probe in self.probes))
 
         def watch(call: Call, attend: Attend) -> Tensor:
             out = attend(call.q, call.k, call.v)
-            for probe, kept in zip(self.probes, record.layers, strict=True):
-                if call.layer in probe.layers:
-                    kept[call.layer] = probe.keep(call, out)
+            for polarity, rows in _rows_by_polarity(polarities, call.options, len(out)):
+                part = replace(call, q=call.q[rows], k=call.k[rows], v=call.v[rows])
+                for probe in self.probes:
+                    if call.layer in probe.layers:
+                        records[polarity].layers[probe.name][call.layer] = probe.keep(part, out[rows])
             return out
 
-        options = with_self_attention(self.options, wanted, watch)
+        def note(name: str, moments: GroupMoments, transformer_options: dict) -> None:
+            for polarity, rows in _rows_by_polarity(polarities, transformer_options, len(moments.mean)):
+                records[polarity].norms[name] = GroupMoments(*(part[rows] for part in moments))
+
+        options = with_self_attention(self.options, layers, watch)
         if any(probe.norms for probe in self.probes):
-            options = recording(options, record.norms)
+            options = recording(options, note)
         x = self.noised.at(sigma)
         level = x.new_full((x.shape[0],), sigma)
-        comfy.samplers.calc_cond_batch(self.model, [self.conds[HALVES[half]]], x, level, options)
-        return record
+        conds = [self.conds[POLARITIES[polarity]] for polarity in polarities]
+        comfy.samplers.calc_cond_batch(self.model, conds, x, level, options)
+        return records
+
+
+def _rows_by_polarity(asked: Sequence[int], transformer_options: dict, rows: int) -> Iterator[tuple[int, slice]]:
+    """Rows of a model call of ComfyUI's own, in which chunk after chunk has a row per picture of the reference."""
+    chunks = transformer_options["cond_or_uncond"]
+    size = rows // len(chunks)
+    for place, index in enumerate(chunks):
+        yield asked[index], slice(place * size, (place + 1) * size)
 
 
 def _described(guider, reference: Reference) -> dict[str, list]:
-    """Unprocessed conditionings of both halves: the reference's own, or the run's, for the whole picture."""
-    found = {}
-    for half, given in zip(HALVES.values(), (reference.positive, reference.negative), strict=True):
+    """Unprocessed conditionings of both polarities: the reference's own, or the run's, for the whole picture."""
+    described = {}
+    for name, given in zip(POLARITIES.values(), (reference.positive, reference.negative), strict=True):
         if given is not None:
-            found[half] = comfy.sampler_helpers.convert_cond(given)
+            described[name] = comfy.sampler_helpers.convert_cond(given)
             continue
         placed = ("area", "mask", "mask_strength", "set_area_to_bounds", "hooks", "gligen", "default")
         timed = ("start_percent", "end_percent")
         conds = guider.original_conds
-        entries = conds.get(half) or conds.get("positive") or next(iter(conds.values()))
-        found[half] = [{k: v for k, v in e.items() if k not in (*placed, *timed)} for e in entries[:1]]
-    return found
+        entries = conds.get(name) or conds.get("positive") or next(iter(conds.values()))
+        described[name] = [{k: v for k, v in e.items() if k not in (*placed, *timed)} for e in entries[:1]]
+    return described

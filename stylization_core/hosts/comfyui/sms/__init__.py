@@ -6,11 +6,11 @@ optimised latent, maps and scores. Imported by ``guidance`` and ``measure``; imp
 
 from .guider import FakeScore, ScoreSampler, StyleMatchingGuider
 from .lora_files import load_style, load_text
-from .relevance_map import TIMESTEPS, RelevanceSampler, ask_pair, precomputed
+from .relevance_map import NOT_FINITE, RelevanceSampler, ask_pair, precomputed, relevance_mask
 from .row_gate import RowGate
 from .sampler import StyleMatchingSampler
 from .score_ruler import SCORED_TIMESTEPS, style_scores
-from .second_model import KINDS, SECOND_MODEL, STYLE, SecondModel
+from .second_model import PROMPT_PAIR, SECOND_MODEL, STYLE, SecondModel
 from .settings import (
     PROTECTION,
     REFINEMENT,
@@ -21,10 +21,12 @@ from .settings import (
 )
 from .style_branch import attach
 from .style_source import StyleSource, find_style
+from .whole_run import WholeRun, match_style
 
 __all__ = [
     "FakeScore",
-    "KINDS",
+    "NOT_FINITE",
+    "PROMPT_PAIR",
     "PROTECTION",
     "ProtectedRegion",
     "REFINEMENT",
@@ -41,12 +43,14 @@ __all__ = [
     "StyleMatchingGuider",
     "StyleMatchingSampler",
     "StyleSource",
-    "TIMESTEPS",
+    "WholeRun",
     "ask_pair",
     "attach",
     "find_style",
     "load_style",
     "load_text",
+    "match_style",
     "precomputed",
+    "relevance_mask",
     "style_scores",
 ]

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+from typing import NamedTuple
 
 import comfy.lora
 import comfy.lora_convert
@@ -26,9 +27,10 @@ NETWORK_PREFIXES = ("lora_unet", "unet.", "diffusion_model.", "transformer.", "l
 ADAPTER_METADATA = "lora_adapter_metadata"
 """Key of a file's metadata under which diffusers keeps what peft was configured with, as JSON."""
 _PEFT_SUFFIX = re.compile(r"\.lora_(A|B)\.[A-Za-z0-9_-]+\.weight$")
-_MAGNITUDE = re.compile(r"\.lora_magnitude_vector(\.[A-Za-z0-9_-]+)?$")
+_MAGNITUDE = re.compile(r"\.lora_magnitude_vector(\.[A-Za-z0-9_-]+)*$")
+MAGNITUDE = ".lora_magnitude_vector"
 _DOWN = re.compile(r"(\.lora_A|\.lora_A\.[A-Za-z0-9_-]+|\.lora\.down|_lora\.down|\.lora_linear_layer\.down)\.weight$")
-_FACTOR = re.compile(r"\.(lora_[A-Za-z]+|lora\.(up|down)|lora_linear_layer\.(up|down)|alpha|dora_scale)(\.weight)?$")
+_FACTOR = re.compile(r"\.(lora_[A-Za-z_]+|lora\.(up|down)|lora_linear_layer\.(up|down)|alpha|dora_scale)(\.weight)?$")
 _SAVED_PREFIXES = ("unet.base_model.model.", "base_model.model.", "unet.", "")
 
 
@@ -76,6 +78,8 @@ def with_alphas(name: str, weights: dict, metadata: dict) -> dict:
         return weights
     try:
         adapter = json.loads(metadata[ADAPTER_METADATA])
+        if not isinstance(adapter, dict):
+            raise TypeError("it is no table")
         parts = {key.rpartition(".")[0] for key in adapter if key.rpartition(".")[2] == "lora_alpha"}
         extended = dict(weights)
         for key, down in weights.items():
@@ -92,8 +96,8 @@ def with_alphas(name: str, weights: dict, metadata: dict) -> dict:
                 alpha *= math.sqrt(down.shape[0])
             extended[f"{module}.alpha"] = torch.tensor(alpha)
     except (ValueError, TypeError, AttributeError, KeyError, re.error) as error:
-        found = f"its metadata {ADAPTER_METADATA} cannot be read ({type(error).__name__}: {error})"
-        raise StylizationError(name, found, AGAIN) from error
+        cause = f"{type(error).__name__}: {error}"
+        raise StylizationError(name, f"its metadata {ADAPTER_METADATA} cannot be read ({cause})", AGAIN) from error
     return extended
 
 
@@ -109,18 +113,10 @@ def normalized(weights: dict, known: dict) -> dict:
     renamed = {}
     for key, value in weights.items():
         key = _PEFT_SUFFIX.sub(r".lora_\1.weight", key)
-        if _MAGNITUDE.search(key):
-            key, value = _MAGNITUDE.sub(".dora_scale", key), _by_output(value)
+        key = _MAGNITUDE.sub(MAGNITUDE, key)
         prefix = next(prefix for prefix in _SAVED_PREFIXES if key.startswith(prefix))
         renamed[_with_known_prefix(key, key[len(prefix) :], known)] = value
     return renamed
-
-
-def _by_output(magnitude):
-    """peft's magnitude of each output, (out,) or (1, out, 1, 1), as ComfyUI's (out, 1[, 1, 1])."""
-    if not torch.is_tensor(magnitude):
-        return magnitude
-    return magnitude.reshape(-1, *[1] * max(1, magnitude.ndim - 1))
 
 
 class _Noting(dict):
@@ -138,15 +134,26 @@ class _Noting(dict):
         return self[key] if key in self else default
 
 
-def loaded(path: str, known: dict, foreign: tuple[str, ...]) -> tuple[dict, dict]:
+class Loaded(NamedTuple):
     """What ComfyUI's loader makes of a file.
+
+    Attributes:
+        adapters: by key of the model, or by (key, offset, function).
+        magnitudes: of peft's DoRA, (out,), by the same; ComfyUI's loader does not know them.
+        weights: the file's other tensors by ComfyUI's names.
+    """
+
+    adapters: dict
+    magnitudes: dict
+    weights: dict
+
+
+def loaded(path: str, known: dict, foreign: tuple[str, ...]) -> Loaded:
+    """Read, check and load a file.
 
     Args:
         known: ComfyUI's map from LoRA names to keys of a model.
         foreign: beginnings of the file's keys that belong to another part.
-
-    Returns:
-        (keys of the model, or (key, offset, function), with their adapters; the file's tensors by ComfyUI's names).
 
     Raises:
         StylizationError: an unreadable or damaged file; kinds of weights that the loader does not know.
@@ -155,15 +162,23 @@ def loaded(path: str, known: dict, foreign: tuple[str, ...]) -> tuple[dict, dict
     weights, metadata = _opened(path)
     weights = normalized(with_alphas(name, weights, metadata), known)
     check_factors(name, weights)
+    magnitudes = {}
+    for layer, place in known.items():
+        if layer + MAGNITUDE in weights:
+            magnitudes[place] = weights.pop(layer + MAGNITUDE).flatten()
     weights = _Noting(comfy.lora_convert.convert_lora(weights))
     try:
         adapters = comfy.lora.load_lora(weights, known, log_missing=False)
     except (KeyError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        found = f"ComfyUI's loader cannot read it ({type(error).__name__}: {error})"
-        raise StylizationError(name, found, AGAIN) from error
+        cause = f"{type(error).__name__}: {error}"
+        raise StylizationError(name, f"ComfyUI's loader cannot read it ({cause})", AGAIN) from error
     if adapters:
         check_all_taken(name, weights, weights.taken, known, foreign)
-    return adapters, weights
+    left = [place for place in magnitudes if getattr(adapters.get(place), "name", None) != "lora"]
+    if left:
+        found = f"it holds a DoRA magnitude for {left[0]} but no low-rank factors, so the layer's change is incomplete"
+        raise StylizationError(name, found, AGAIN)
+    return Loaded(adapters, magnitudes, weights)
 
 
 def _with_known_prefix(key: str, rest: str, known: dict) -> str:
@@ -188,7 +203,7 @@ def load_style(path: str, patcher, strength: float) -> StyleBranch:
     """
     name = os.path.basename(path)
     known = comfy.lora.model_lora_keys_unet(patcher.model, {})
-    adapters, weights = loaded(path, known, TEXT_PREFIXES)
+    adapters, magnitudes, weights = loaded(path, known, TEXT_PREFIXES)
     if not adapters:
         found = next(key for key in sorted(weights, key=lambda key: key.startswith(TEXT_PREFIXES)))
         raise StylizationError(
@@ -201,7 +216,7 @@ def load_style(path: str, patcher, strength: float) -> StyleBranch:
     deltas: dict[str, list[Delta]] = {}
     for place, value in adapters.items():
         key, offset, function = (place, None, None) if isinstance(place, str) else (*place, None)[:3]
-        deltas.setdefault(key, []).append(Delta(strength, value, offset, function))
+        deltas.setdefault(key, []).append(Delta(strength, value, offset, function, magnitudes.get(place)))
     branch = StyleBranch(name, {key: tuple(parts) for key, parts in deltas.items()})
     check(patcher, branch)
     return branch
@@ -230,10 +245,14 @@ def load_text(path: str, clip, strength: float):
     if clip is None or strength == 0:
         return clip
     known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    adapters, _ = loaded(path, known, NETWORK_PREFIXES)
+    adapters, magnitudes, _ = loaded(path, known, NETWORK_PREFIXES)
     if not adapters:
         raise StylizationError(
             os.path.basename(path), "it has no text-encoder part for this CLIP", "Set the CLIP strength to 0"
+        )
+    if magnitudes:
+        raise StylizationError(
+            os.path.basename(path), "its text-encoder part is a DoRA as peft saves it", "Set the CLIP strength to 0"
         )
     clone = clip.clone()
     clone.add_patches(adapters, strength)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import comfy.model_management
 import comfy.samplers
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ....finite import check_finite
@@ -73,22 +74,58 @@ class RelevanceSampler(comfy.samplers.Sampler):
         self.noises, self.scaling = noises, scaling
         self.map: Tensor | None = None
 
+    @property
+    def questions(self) -> int:
+        """How often the model is asked for both prompts."""
+        return self.noises * len(TIMESTEPS)
+
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *_others, **_named):
         """Called by the guider."""
         source, done = latent_image.float(), [0]
-        total = self.noises * len(TIMESTEPS)
 
         def ask(x, sigma):
             comfy.model_management.throw_exception_if_processing_interrupted()
             conds = model_wrap.conds
-            found = ask_pair(
+            answers = ask_pair(
                 model_wrap.inner_model, conds["positive"], conds["negative"], x, sigma, extra_args["model_options"]
             )
             done[0] += 1
             if callback is not None:
-                callback(done[0] - 1, source, source, total)
-            return found
+                callback(done[0] - 1, source, source, self.questions)
+            return answers
 
         levels = Levels(model_wrap.inner_model.model_sampling)
         self.map = precomputed(source, extra_args["seed"] or 0, levels, ask, noises=self.noises, **self.scaling)
         return latent_image
+
+
+def relevance_mask(
+    model,
+    samples: Tensor,
+    sampler: RelevanceSampler,
+    *,
+    edit: list,
+    empty: list,
+    seed: int,
+    callback: Callable | None = None,
+) -> Tensor:
+    """The map of a picture in pixels.
+
+    Args:
+        model: MODEL that is asked.
+        samples: (B, C, H, W) as a VAE gives them.
+        edit, empty: CONDITIONING.
+        seed: of the noises.
+        callback: as samplers call it.
+
+    Returns:
+        (B, height, width) in [0, 1], float32, where the samples lie.
+    """
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": edit, "negative": empty})
+    # a sampler needs a step to be called at all
+    sigmas = torch.tensor([1.0, 0.0])
+    guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, callback=callback, seed=seed)
+    ratio = getattr(model.model.latent_format, "spacial_downscale_ratio", 8)
+    cells = sampler.map.to(samples.device, torch.float32)
+    return F.interpolate(cells, scale_factor=ratio, mode="bilinear", align_corners=False)[:, 0]

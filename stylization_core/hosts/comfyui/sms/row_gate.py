@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ....low_rank import NORMS, ConvGeometry, dense, gain, low_rank, per_channel
 from ..model import BATCH, CHUNKS, options_of, rows_of, uncompiled
-from .style_branch import Delta, StyleBranch
+from .style_branch import Delta, StyleBranch, dora_scale
 
 
 @dataclass
@@ -31,7 +31,7 @@ class RowGate:
 
     branch: StyleBranch
     name: str = "style"
-    _placed: dict = field(default_factory=dict, repr=False)
+    _actions: dict = field(default_factory=dict, repr=False)
 
     def __call__(self, executor, *args, **kwargs):
         """APPLY_MODEL wrapper: run the model with the deltas on this gate's rows."""
@@ -56,27 +56,30 @@ class RowGate:
         for key, deltas in self.branch.deltas.items():
             module_name, _, parameter = key.rpartition(".")
             modules.setdefault(module_name, []).extend((parameter, delta) for delta in deltas)
+        for deltas in modules.values():
+            # a DoRA scales what the layer itself has made
+            deltas.sort(key=lambda entry: dora_scale(entry[1]) is None)
         return modules
 
     def _hook(self, name: str, deltas: list[tuple[str, Delta]], parts: list[slice], rows: int) -> Callable:
         def add_deltas(module, inputs, output):
             x = inputs[0]
             scaled = scale_rows(parts, rows, output.shape[0], name)
-            for place, (parameter, delta) in enumerate(deltas):
-                act = self._placed_delta((name, place), parameter, delta, module, output)
+            for index, (parameter, delta) in enumerate(deltas):
+                act = self._action((name, index), parameter, delta, module, output)
                 for part in scaled:
                     act(x[part], output[part])
             return output
 
         return add_deltas
 
-    def _placed_delta(self, key, parameter: str, delta: Delta, module, output: Tensor) -> Callable:
+    def _action(self, key, parameter: str, delta: Delta, module, output: Tensor) -> Callable:
         """The delta ready to act on (input rows, output rows); made once per run, device and dtype."""
         key = (key, output.device, output.dtype)
-        if key not in self._placed:
+        if key not in self._actions:
             make = bias_delta if parameter == "bias" else weight_delta
-            self._placed[key] = make(delta, module, output.device, output.dtype)
-        return self._placed[key]
+            self._actions[key] = make(delta, module, output.device, output.dtype)
+        return self._actions[key]
 
 
 def scale_rows(parts: list[slice], rows: int, seen: int, module: str) -> list[slice]:
@@ -112,6 +115,8 @@ def weight_delta(delta: Delta, module, device, dtype) -> Callable[[Tensor, Tenso
             return x.narrow(channels, start, length), y
         return x, y.narrow(channels, start, length)
 
+    if dora_scale(delta) is not None:
+        return dora_delta(delta, module, device, dtype)
     if delta.kind == "lora" and delta.function is None:
         up, down, alpha, mid = delta.value.weights[:4]
         scale = delta.strength * (1.0 if alpha is None else float(alpha) / down.shape[0])
@@ -128,6 +133,49 @@ def weight_delta(delta: Delta, module, device, dtype) -> Callable[[Tensor, Tenso
         y += dense(x, full_delta(delta, module, device).to(dtype), conv)
 
     return act_dense
+
+
+def dora_delta(delta: Delta, module, device, dtype) -> Callable[[Tensor, Tensor], None]:
+    """In-place action of a DoRA on output rows that no other delta has changed yet.
+
+    DoRA makes of the weight W and the low-rank delta D the weight g * (W + D) with a factor g for each output, so that
+    the outputs are g * (W x + D x): only g has to be computed from W, once per run.
+    """
+    conv = _geometry(module)
+    _, start, length = delta.offset or (0, 0, module.weight.shape[0])
+    up, down, alpha, mid = delta.value.weights[:4]
+    scale = 1.0 if alpha is None else float(alpha) / down.shape[0]
+    # one column for each output, whether of a linear layer or of a convolution
+    shape = (-1, 1, 1) if conv else (-1,)
+    factor = _dora_factor(delta, module, device).to(dtype).view(shape)
+    up, down, mid = (None if w is None else w.to(device=device, dtype=dtype) for w in (up, down, mid))
+
+    def act(x, y):
+        y = y.narrow(1 if conv else -1, start, length)
+        own = y
+        if module.bias is not None:
+            own = y - module.bias.narrow(0, start, length).to(device=device, dtype=dtype).view(shape)
+        y += delta.strength * ((factor - 1) * own + factor * low_rank(x, up, down, mid, scale, conv))
+
+    return act
+
+
+def _dora_factor(delta: Delta, module, device) -> Tensor:
+    """g of each output, (out,) float32: its magnitude by the length of its weights.
+
+    peft takes the length of W + D; of files in LyCORIS's spelling ComfyUI's own loader takes that of W, and so do we.
+    """
+    weight = module.weight.detach().to(device=device, dtype=torch.float32)
+    # patches that ComfyUI puts on partly loaded weights at use
+    for function in getattr(module, "weight_function", ()):
+        weight = function(weight)
+    if delta.offset is not None:
+        weight = weight.narrow(*delta.offset)
+    if delta.magnitude is not None:
+        plain = delta._replace(strength=1.0, magnitude=None)
+        weight = weight + full_delta(plain, module, device)
+    lengths = weight.flatten(1).norm(dim=1) + torch.finfo(torch.float32).eps
+    return dora_scale(delta).to(device=device, dtype=torch.float32).flatten() / lengths
 
 
 def bias_delta(delta: Delta, module, device, dtype) -> Callable[[Tensor, Tensor], None]:

@@ -29,12 +29,15 @@ class Delta(NamedTuple):
         value: a ComfyUI weight adapter, or ``("diff", (tensor,))``.
         offset: (dimension, start, length) of the part of a fused weight, or None for all of it.
         function: reordering of the delta, or None.
+        magnitude: peft's DoRA length of each output's weights, (out,), or None. ComfyUI's adapters have a place of
+            their own for the one of LyCORIS.
     """
 
     strength: float
     value: object
     offset: tuple[int, int, int] | None = None
     function: object = None
+    magnitude: torch.Tensor | None = None
 
     @property
     def kind(self) -> str:
@@ -64,7 +67,7 @@ class StyleBranch:
 
 
 def tensors(delta: Delta) -> Iterable[torch.Tensor]:
-    """The tensors of a delta, in a fixed order."""
+    """The tensors of a delta's value, in a fixed order."""
     weights = getattr(delta.value, "weights", None)
     if weights is None:
         weights = delta.value[1] if len(delta.value) == 2 else delta.value
@@ -113,10 +116,10 @@ def lifted(base, style) -> StyleBranch:
     return branch
 
 
-def unmatched(one, other, key: str) -> tuple[list, list]:
+def unmatched(first, second, key: str) -> tuple[list, list]:
     """The patches of a weight that only the first and only the second of two MODELs has."""
-    ours, theirs = [], list(other.patches.get(key, ()))
-    for patch in one.patches.get(key, ()):
+    ours, theirs = [], list(second.patches.get(key, ()))
+    for patch in first.patches.get(key, ()):
         # by place: == on patches would compare their tensors
         twin = next((place for place, candidate in enumerate(theirs) if _same_patch(patch, candidate)), None)
         if twin is None:
@@ -138,7 +141,14 @@ def _delta(key: str, patch, sign: float) -> Delta:
             f"its patch of {key} {merge} (a merge, not a LoRA)",
             "Save the merge as a checkpoint and load that as the style model",
         )
-    return Delta(sign * strength, value, offset, function)
+    delta = Delta(sign * strength, value, offset, function)
+    if sign < 0 and dora_scale(delta) is not None:
+        raise StylizationError(
+            "model",
+            f"it carries a DoRA ({key}) that style_model lacks, and which cannot be taken back from rows",
+            "Take both models from behind the same LoRAs, and put the style's behind the one for style_model",
+        )
+    return delta
 
 
 def _same_patch(first, second) -> bool:
@@ -151,10 +161,10 @@ def _same_patch(first, second) -> bool:
         return True
     if type(first[1]) is not type(second[1]):
         return False
-    one, two = Delta(1.0, first[1]), Delta(1.0, second[1])
-    if one.kind != two.kind or _numbers(one) != _numbers(two):
+    ours, theirs = Delta(1.0, first[1]), Delta(1.0, second[1])
+    if ours.kind != theirs.kind or _numbers(ours) != _numbers(theirs):
         return False
-    pairs = list(zip(tensors(one), tensors(two), strict=True))
+    pairs = list(zip(tensors(ours), tensors(theirs), strict=True))
     return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
@@ -188,7 +198,11 @@ def check(patcher, branch: StyleBranch) -> None:
                 "Use a LoRA that leaves embeddings alone, or load the style as a second checkpoint",
             )
         for delta in parts:
-            _check_kind(branch.label, key, delta)
+            _check_kind(branch.label, key, delta, weight)
+        if sum(dora_scale(delta) is not None for delta in parts) > 1:
+            found = f"two DoRA weights change {key}, of which each depends on the weights that the other makes"
+            raise StylizationError(branch.label, found, "Use one DoRA file, or merge the first into a checkpoint")
+        for delta in parts:
             if norm and delta.kind != "diff":
                 raise StylizationError(
                     branch.label,
@@ -198,8 +212,9 @@ def check(patcher, branch: StyleBranch) -> None:
             _check_shape(branch.label, key, delta, getattr(module, parameter))
 
 
-def _check_kind(label: str, key: str, delta: Delta) -> None:
-    dora = delta.kind in ADDITIVE and _dora_scale(delta) is not None
+def _check_kind(label: str, key: str, delta: Delta, weight: torch.Tensor) -> None:
+    scale = dora_scale(delta)
+    dora = scale is not None and not _by_output(delta, scale, weight)
     if dora or delta.kind not in (*ADDITIVE, "diff"):
         name = "DoRA" if dora else delta.kind
         raise StylizationError(
@@ -217,22 +232,35 @@ def _check_kind(label: str, key: str, delta: Delta) -> None:
         )
 
 
-def _dora_scale(delta: Delta):
-    """The DoRA magnitude of a ComfyUI adapter; each adapter keeps it at its own place."""
-    place = {"lora": 4, "loha": 7, "lokr": 8}[delta.kind]
-    return delta.value.weights[place]
+def dora_scale(delta: Delta) -> torch.Tensor | None:
+    """The DoRA magnitude of a delta, if it has one; each of ComfyUI's adapters keeps it at its own place."""
+    if delta.magnitude is not None:
+        return delta.magnitude
+    place = {"lora": 4, "loha": 7, "lokr": 8}.get(delta.kind)
+    return None if place is None else delta.value.weights[place]
+
+
+def _by_output(delta: Delta, scale: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether a DoRA only scales outputs, which can be done to rows: a low-rank one with a length for each output, on
+    weights whose length can be taken (those of a quantized network cannot).
+    """
+    outputs = weight.shape[0] if delta.offset is None else delta.offset[2]
+    rows_alone = delta.offset is None or delta.offset[0] == 0
+    plain = weight.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    lengths = scale.numel() == outputs and (scale.ndim == 1 or scale.shape[0] == outputs)
+    return delta.kind == "lora" and delta.function is None and rows_alone and plain and lengths
 
 
 def _check_shape(label: str, key: str, delta: Delta, parameter) -> None:
     wanted = list(parameter.shape)
     if delta.offset is not None:
         wanted[delta.offset[0]] = delta.offset[2]
-    found = _delta_shape(delta)
-    if found is None or _flat(found) == _flat(wanted):
+    shape = _delta_shape(delta)
+    if shape is None or _flat(shape) == _flat(wanted):
         return
     raise StylizationError(
         label,
-        f"its weights for {key} have shape {_flat(found)}, the model's have {_flat(wanted)}",
+        f"its weights for {key} have shape {_flat(shape)}, the model's have {_flat(wanted)}",
         "Use a LoRA that was trained for this kind of base model",
     )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ....class_adapter import ClassAdapter, class_logits, color_classes, mask_loss
 from ....class_adaptive import ClassTokens, blended, class_attention, class_tokens
+from ....shared_attention import token_mask
 from ....training_pairs import drawn_pairs, level_weight, spread_shares
 from ..model import Attend, Call, Layer, per_token
 from .loop import Frozen
@@ -121,7 +122,10 @@ class ClassObjective:
         def watch(call: Call, attend: Attend) -> Tensor:
             weights = per_token(areas, call)
             found[call.layer] = [
-                [class_tokens(key, value, share[:, k], self.tokens) if kept[row][k] else None for k in range(CLASSES)]
+                [
+                    class_tokens(key, value, token_mask(share[:, k]), self.tokens) if kept[row][k] else None
+                    for k in range(CLASSES)
+                ]
                 for row, (key, value, share) in enumerate(zip(call.k, call.v, weights, strict=True))
             ]
             return attend(call.q, call.k, call.v)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ....errors import StylizationError
 from ....randomness import stream
 from ..model import (
-    HALVES,
+    POLARITIES,
     POSITIVE,
     Act,
     Gradients,
@@ -79,7 +79,7 @@ class Frozen:
             raise StylizationError("model", f"{reason}, so nothing can be trained through it", REMEDY)
         self.device, self.sampling = device, model_wrap.inner_model.model_sampling
         self.levels = Levels(self.sampling)
-        self.cond = model_wrap.conds[HALVES[POSITIVE]][:1]
+        self.cond = model_wrap.conds[POLARITIES[POSITIVE]][:1]
         self._twin = twin_of(model_wrap.inner_model, REMEDY)
 
     def sigmas(self, shares: Tensor) -> Tensor:

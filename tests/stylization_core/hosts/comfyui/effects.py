@@ -14,14 +14,16 @@ from . import sharing
 def injecting(model, *references, mask=None, layers="all", custom="", **settings):
     """MODEL with the injection of some references (one of another size than the picture if none is given)."""
     chosen = chosen_layers(model.model.diffusion_model, layers, custom)
-    attached = Holistic(references or (sharing.described(),), chosen, mask=mask, **settings)
+    attached = Holistic(
+        references or (sharing.described(),), chosen, mask=mask, node="Stylize Holistic Injector", **settings
+    )
     return with_attention_run(attach_more(model, HOLISTIC, attached))
 
 
 def regional(model, *regions, layers="all", custom="", **settings):
     """MODEL whose regions take styles of their own (:func:`two_regions` if none is given)."""
     chosen = chosen_layers(model.model.diffusion_model, layers, custom)
-    attached = Regions(tuple(regions or two_regions()), chosen, **settings)
+    attached = Regions(tuple(regions or two_regions()), chosen, node="Stylize Class-Adaptive Attention", **settings)
     return with_attention_run(attach_more(model, REGIONS, attached))
 
 

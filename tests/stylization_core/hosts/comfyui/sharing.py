@@ -14,7 +14,6 @@ from comfy.patcher_extension import WrappersMP
 from stylization.stylization_core.hosts.comfyui.attention.run import with_attention_run
 from stylization.stylization_core.hosts.comfyui.attention.settings import (
     SHARED,
-    SHARED_ATTENTION_BATCH,
     SHARED_BATCH,
     SharedAttention,
     SharedBatch,
@@ -52,15 +51,17 @@ def described(**given) -> Reference:
 def shared(model, *references: Reference, mask=None, layers: str = "all", custom: str = "", **how):
     """MODEL that shares with references (one of another size than the picture if none is given)."""
     chosen = chosen_layers(model.model.diffusion_model, layers, custom)
-    settings = SharedAttention(references or (described(),), Sharing(chosen, **how), mask)
+    settings = SharedAttention(
+        references or (described(),), Sharing(chosen, node="Stylize Shared Attention", **how), mask
+    )
     return with_attention_run(attach_more(model, SHARED, settings))
 
 
 def in_batch(model, *, full: bool = False, uncontrolled: bool = True, layers: str = "all", custom: str = "", **how):
     """MODEL whose pictures share with the first of their batch."""
     chosen = chosen_layers(model.model.diffusion_model, layers, custom)
-    settings = SharedBatch(Sharing(chosen, **how), full, uncontrolled)
-    return with_attention_run(attach_once(model, SHARED_BATCH, settings, SHARED_ATTENTION_BATCH))
+    settings = SharedBatch(Sharing(chosen, node="Stylize Shared Attention (Batch)", **how), full, uncontrolled)
+    return with_attention_run(attach_once(model, SHARED_BATCH, settings, settings.node))
 
 
 def noised(model, one: Reference, sigma: float = SIGMA) -> torch.Tensor:

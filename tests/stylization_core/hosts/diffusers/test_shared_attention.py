@@ -51,18 +51,18 @@ TEXT = {"negative": drawn(ROWS, 7, 64, seed=6), "positive": drawn(ROWS, 7, 64, s
 
 
 class Published:
-    """Equation 2 by explicit logits for two halves one after another, every row alike but for the factor."""
+    """Equation 2 by explicit logits for two chunks one after another, every row alike but for the factor."""
 
     def __init__(
-        self, weight=1.0, score_scale=1.0, adain_query=1.0, adain_key=1.0, swap=False, full=False, halves: int = 2
+        self, weight=1.0, score_scale=1.0, adain_query=1.0, adain_key=1.0, swap=False, full=False, chunks: int = 2
     ):
-        self.shift, self.scale, self.halves = math.log(weight), score_scale, halves
+        self.shift, self.scale, self.chunks = math.log(weight), score_scale, chunks
         self.queries, self.keys, self.swap, self.full = adain_query, adain_key, swap, full
 
     def first(self, x: torch.Tensor) -> torch.Tensor:
         """The first row of each half in the place of all of its rows."""
-        halves = x.reshape(self.halves, -1, *x.shape[1:])
-        return halves[:, :1].expand_as(halves).reshape(x.shape)
+        chunks = x.reshape(self.chunks, -1, *x.shape[1:])
+        return chunks[:, :1].expand_as(chunks).reshape(x.shape)
 
     def normalised(self, x: torch.Tensor) -> torch.Tensor:
         """AdaIN of (rows, heads, tokens, channels)."""
@@ -72,7 +72,7 @@ class Published:
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None):
         rows, count, _ = hidden_states.shape
         if self.full:
-            hidden_states = hidden_states.reshape(self.halves, -1, hidden_states.shape[-1])
+            hidden_states = hidden_states.reshape(self.chunks, -1, hidden_states.shape[-1])
         q, k, v = (
             project(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for project in (attn.to_q, attn.to_k, attn.to_v)
@@ -82,7 +82,7 @@ class Published:
             k = self.normalised(k) if self.keys else k
         logits = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
         if not self.full:
-            factor = torch.full((self.halves, rows // self.halves), self.scale)
+            factor = torch.full((self.chunks, rows // self.chunks), self.scale)
             factor[:, 0] = 1
             # the reference's keys keep their own statistics, so they are projected anew here
             theirs = self.first(attn.to_k(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2))
@@ -144,7 +144,7 @@ def watched(modules: dict, run) -> dict[str, torch.Tensor]:
 
 
 def asked(unet, z: torch.Tensor, t: int, **more) -> torch.Tensor:
-    """Noise predicted for both halves, the negative one first."""
+    """Noise predicted for both chunks, the negative one first."""
     text = torch.cat([TEXT["negative"], TEXT["positive"]])
     with torch.inference_mode():
         return unet(torch.cat([z, z]), t, encoder_hidden_states=text, **more).sample
@@ -244,11 +244,11 @@ def test_a_run_gives_what_the_published_operator_gives(name, rig, micro, unet, a
 # what the adapter does
 
 
-@pytest.mark.parametrize("halves", [1, 2, 3])
-def test_halves_share_apart(halves, unet, adapter):
+@pytest.mark.parametrize("chunks", [1, 2, 3])
+def test_halves_share_apart(chunks, unet, adapter):
     """As many calls of one half each."""
-    z, text = drawn(2 * halves, 4, 12, 10, seed=8), drawn(2 * halves, 7, 64, seed=9)
-    together = adapter.SharedAttention(halves, weight=1.5)
+    z, text = drawn(2 * chunks, 4, 12, 10, seed=8), drawn(2 * chunks, 7, 64, seed=9)
+    together = adapter.SharedAttention(chunks, weight=1.5)
     alone = adapter.SharedAttention(1, weight=1.5)
     with torch.inference_mode():
         with together.attach(unet):
@@ -353,13 +353,13 @@ def refused(core, subject: str, act) -> str:
 @pytest.mark.parametrize(
     ("subject", "settings"),
     [
-        ("halves", {"halves": 0}),
-        ("weight", {"halves": 2, "weight": -1.0}),
-        ("weight", {"halves": 2, "weight": math.nan}),
-        ("weight", {"halves": 2, "weight": math.inf}),
-        ("adain_query", {"halves": 2, "adain_query": 1.5}),
-        ("adain_key", {"halves": 2, "adain_key": -0.1}),
-        ("swap", {"halves": 2, "swap": True, "full": True}),
+        ("chunks", {"chunks": 0}),
+        ("weight", {"chunks": 2, "weight": -1.0}),
+        ("weight", {"chunks": 2, "weight": math.nan}),
+        ("weight", {"chunks": 2, "weight": math.inf}),
+        ("adain_query", {"chunks": 2, "adain_query": 1.5}),
+        ("adain_key", {"chunks": 2, "adain_key": -0.1}),
+        ("swap", {"chunks": 2, "swap": True, "full": True}),
     ],
 )
 def test_values_outside_their_range_are_refused(subject, settings, core, adapter):
@@ -393,7 +393,7 @@ def test_a_second_sharing_is_refused_and_the_first_stays(core, unet, adapter):
 
 def test_batches_that_do_not_divide_are_refused(core, unet, adapter):
     with adapter.SharedAttention(4).attach(unet):
-        refused(core, "halves", lambda: asked(unet, NOISE, 500))
+        refused(core, "chunks", lambda: asked(unet, NOISE, 500))
 
 
 def test_masks_of_self_attention_are_refused(core, unet, adapter):

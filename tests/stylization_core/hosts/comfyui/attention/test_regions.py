@@ -226,11 +226,11 @@ def test_masks_may_have_another_size_and_a_row_per_picture(rig, micro):
 
 
 def test_feathered_borders_are_softer_and_stay_a_partition(rig):
-    from stylization.stylization_core.hosts.comfyui.attention.class_adaptive import _soft
+    from stylization.stylization_core.hosts.comfyui.attention.class_adaptive import soft_partition
 
     upper = torch.zeros(1, 1, 12, 10)
     upper[:, :, :6] = 1
-    hard, soft = (_soft([upper, 1 - upper], feather) for feather in (0.0, 1.0))
+    hard, soft = (soft_partition([upper, 1 - upper], feather) for feather in (0.0, 1.0))
     assert set(hard.unique().tolist()) == {0.0, 1.0}
     assert len(soft.unique()) > 4 and torch.allclose(soft.sum(1), torch.ones(1, 12, 10))
     assert soft[0, 0, 0, 0] == pytest.approx(1, abs=1e-3) and soft[0, 0, 5, 0] > 0.5 > soft[0, 0, 6, 0]

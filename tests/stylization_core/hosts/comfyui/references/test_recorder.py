@@ -35,16 +35,18 @@ def passes(calls, reference) -> list[tuple[float, int]]:
 @pytest.mark.parametrize("prediction", ["EPS", "V_PREDICTION"])
 @pytest.mark.parametrize("own", [True, False])
 def test_record_is_what_the_plain_model_sees_of_the_reference(rig, prediction, own):
-    """Bit for bit, at the reference's own size, under each half of its conditioning."""
+    """Bit for bit, at the reference's own size, under each polarity of its conditioning."""
     model = rig.micro.unet(prediction=prediction)
     reference = rig.sharing.described() if own else rig.sharing.reference()
     prompts = (reference.positive, reference.negative) if own else rig.runs.pair().values()
     x = rig.sharing.noised(model, reference)
-    for half, prompt in enumerate(prompts):
-        record = recorder_of(rig, model, reference, lambda one, half=half: one.at(rig.sharing.SIGMA, half))
+    for polarity, prompt in enumerate(prompts):
+        record = recorder_of(
+            rig, model, reference, lambda one, polarity=polarity: one.at(rig.sharing.SIGMA, (polarity,))[polarity]
+        )
         expected = rig.sharing.features(model, prompt, x)
-        assert {tuple(layer) for layer in record.layers[0]} == set(expected)
-        for layer, kept in record.layers[0].items():
+        assert {tuple(layer) for layer in record.layers[""]} == set(expected)
+        for layer, kept in record.layers[""].items():
             assert all(torch.equal(getattr(kept, part), getattr(expected[layer], part)) for part in ("q", "k", "v"))
             assert torch.equal(kept.out, expected[layer].out)
 
@@ -59,37 +61,74 @@ def test_group_norms_are_recorded_where_a_probe_wants_them(rig, micro):
     rig.runs.plain(micro, {"positive": reference.positive}, rig.sharing.noised(micro, reference))
     for handle in handles:
         handle.remove()
-    probes = [keeping(rig, micro), keeping(rig, micro, layers=frozenset(), norms=True)]
-    record = recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, 0), probes=probes)
+    probes = [keeping(rig, micro), keeping(rig, micro, layers=frozenset(), norms=True, name="norms")]
+    record = recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, (0,))[0], probes=probes)
     assert set(record.norms) == set(norms) and len(norms) > 10
     for name, (mean, var) in record.norms.items():
         grouped = seen[name].unflatten(1, (norms[name].num_groups, -1)).flatten(2)
         assert rig.runs.moved(mean, grouped.mean(-1)) < 1e-5
         assert rig.runs.moved(var, grouped.var(-1, correction=0)) < 1e-4 * grouped.var(-1).max()
-    assert not recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, 0)).norms
+    assert not recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, (0,))[0]).norms
 
 
 def test_one_pass_serves_all_probes(rig, micro, monkeypatch):
     reference, calls = rig.sharing.described(), rig.sharing.asked(monkeypatch, micro)
     layers = sorted(rig.layers.self_attention_layers(micro.model.diffusion_model))
-    probes = [keeping(rig, micro, layers=frozenset(part)) for part in (layers[:2], layers[1:4])]
-    record = recorder_of(rig, micro, reference, lambda one: one.at(1.0, 0), probes=probes)
-    assert [set(kept) for kept in record.layers] == [set(layers[:2]), set(layers[1:4])]
+    parts = {"one": layers[:2], "other": layers[1:4]}
+    probes = [keeping(rig, micro, layers=frozenset(part), name=name) for name, part in parts.items()]
+    record = recorder_of(rig, micro, reference, lambda one: one.at(1.0, (0,))[0], probes=probes)
+    assert {name: set(kept) for name, kept in record.layers.items()} == {n: set(part) for n, part in parts.items()}
     assert passes(calls, reference) == [(1.0, 1)]
 
 
-def test_level_and_half_are_asked_once_each(rig, micro, monkeypatch):
+def test_level_and_polarity_are_asked_once_each(rig, micro, monkeypatch):
     reference, calls = rig.sharing.described(), rig.sharing.asked(monkeypatch, micro)
 
     def body(recorder):
-        first = recorder.at(1.0, 0)
-        assert recorder.at(1.0, 0) is first and recorder.at(1.0, 1) is not first
-        assert recorder.at(1.0, 0) is first
-        recorder.at(0.5, 0)
+        first = recorder.at(1.0, (0,))[0]
+        assert recorder.at(1.0, (0,))[0] is first
+        both = recorder.at(1.0, (0, 1))
+        assert both[0] is first and both[1] is not first
+        recorder.at(0.5, (0,))
         return recorder.passes
 
     assert recorder_of(rig, micro, reference, body) == 3
-    assert [sigma for sigma, _ in passes(calls, reference)] == [1.0, 1.0, 0.5]
+    assert passes(calls, reference) == [(1.0, 1), (1.0, 1), (0.5, 1)]
+
+
+def test_both_polarities_are_two_rows_of_one_call(rig, micro, monkeypatch):
+    """What each keeps is what it keeps alone, within what the plain model itself differs by."""
+    reference = rig.sharing.described()
+    tolerance = rig.runs.layout_tolerance(micro, rig.runs.pair(), rig.sharing.noised(micro, reference))
+    calls = rig.sharing.asked(monkeypatch, micro)
+    probes = [keeping(rig, micro, norms=True)]
+    both = recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, (0, 1)), probes=probes)
+    assert passes(calls, reference) == [(pytest.approx(rig.sharing.SIGMA), 2)]
+    for polarity, record in both.items():
+        ask = lambda one, polarity=polarity: one.at(rig.sharing.SIGMA, (polarity,))[polarity]  # noqa: E731
+        alone = recorder_of(rig, micro, reference, ask, probes=probes)
+        for layer, kept in record.layers[""].items():
+            assert kept.k.shape[0] == 1
+            assert rig.sharing.relative(kept.out, alone.layers[""][layer].out) < max(1e-5, 4 * tolerance)
+        for name, moments in record.norms.items():
+            assert all(rig.runs.moved(a, b) < 1e-4 for a, b in zip(moments, alone.norms[name], strict=True))
+
+
+def test_polarities_of_other_lengths_are_told_apart(rig, micro, monkeypatch):
+    """Prompts that cannot stand in one batch as they are, and calls that are split where memory is short."""
+    reference = rig.sharing.reference(
+        positive=rig.runs.conditioning(5, tokens=7), negative=rig.runs.conditioning(6, tokens=5)
+    )
+    ask = lambda one: one.at(rig.sharing.SIGMA, (0, 1))  # noqa: E731
+    x = rig.sharing.noised(micro, reference)
+    for split in (False, True):
+        if split:
+            rig.runs.split_calls(monkeypatch, micro)
+        both = recorder_of(rig, micro, reference, ask)
+        for polarity, prompt in enumerate((reference.positive, reference.negative)):
+            expected = rig.sharing.features(micro, prompt, x)
+            for layer, kept in both[polarity].layers[""].items():
+                assert rig.sharing.relative(kept.out, expected[layer].out) < 1e-4
 
 
 # how often, in a run
@@ -97,7 +136,7 @@ def test_level_and_half_are_asked_once_each(rig, micro, monkeypatch):
 
 @pytest.mark.parametrize("cfg", [1.0, 4.5])
 @pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "dpmpp_sde"])
-def test_reference_runs_once_at_each_level_and_half(rig, micro, monkeypatch, sampler, cfg):
+def test_reference_runs_once_at_each_level(rig, micro, monkeypatch, sampler, cfg):
     """A second question at a level (heun, PAG and the like) finds the record of the first."""
     from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 
@@ -106,9 +145,8 @@ def test_reference_runs_once_at_each_level_and_half(rig, micro, monkeypatch, sam
     rig.ordinary.sample(model, rig.runs.latent(), sampler=sampler, cfg=cfg, sigmas=(3.0, 1.5, 0.7, 0.0))
     levels = {sigma for x, sigma, _ in asked if x.shape[-2:] == (12, 10)}
     found = passes(asked, reference)
-    halves = 1 if cfg == 1.0 else 2
     assert len(levels) >= 3 and {sigma for sigma, _ in found} == levels
-    assert len(found) == halves * len(levels) and all(rows == 1 for _, rows in found)
+    assert len(found) == len(levels) and all(rows == (1 if cfg == 1.0 else 2) for _, rows in found)
 
 
 def test_reference_in_two_nodes_runs_once(rig, micro, monkeypatch):
@@ -116,10 +154,10 @@ def test_reference_in_two_nodes_runs_once(rig, micro, monkeypatch):
     model = rig.sharing.shared(micro, one, layers="style block")
     asked = rig.sharing.asked(monkeypatch, micro)
     rig.ordinary.one_step(rig.sharing.shared(model, one, other, layers="visual style prompting"), rig.runs.latent())
-    assert len(passes(asked, one)) == 4
+    assert [rows for _, rows in passes(asked, one)] == [2, 2]  # one call each: both references have one size
 
 
-def test_window_and_half_that_are_left_alone_cost_nothing(rig, micro, monkeypatch):
+def test_window_and_polarity_that_are_left_alone_cost_nothing(rig, micro, monkeypatch):
     """Percents 0.5 to 0.8 of the chain are levels 1.6 to 0.5: two of the run's four."""
     reference, asked = rig.sharing.described(), rig.sharing.asked(monkeypatch, micro)
     rig.ordinary.sample(rig.sharing.shared(micro, reference, start=0.5, end=0.8, both=False), rig.runs.latent())
@@ -201,10 +239,10 @@ def counting_control(seen):
 
 
 def test_controlnet_and_attention_patches_do_not_change_the_record(rig, micro):
-    reference, at = rig.sharing.described(), lambda one: one.at(rig.sharing.SIGMA, 0)
+    reference, at = rig.sharing.described(), lambda one: one.at(rig.sharing.SIGMA, (0,))[0]
     loud = micro.clone()
     loud.set_model_attn1_patch(lambda q, k, v, options: (q * 2, k, v))
-    plain, same = (recorder_of(rig, model, reference, at).layers[0] for model in (micro, loud))
+    plain, same = (recorder_of(rig, model, reference, at).layers[""] for model in (micro, loud))
     assert all(torch.equal(plain[layer].k, same[layer].k) for layer in plain)
 
 
@@ -217,11 +255,11 @@ def test_attention_backend_of_the_run_is_kept(rig, micro):
 
     model.model_options["transformer_options"]["optimized_attention_override"] = backend
     reference = rig.sharing.described()
-    record = recorder_of(rig, model, reference, lambda one: one.at(rig.sharing.SIGMA, 0))
+    record = recorder_of(rig, model, reference, lambda one: one.at(rig.sharing.SIGMA, (0,))[0])
     # self- and cross-attention of each block
-    assert calls == [1] * 2 * len(record.layers[0])
-    first = min(record.layers[0])
-    kept = record.layers[0][first]
+    assert calls == [1] * 2 * len(record.layers[""])
+    first = min(record.layers[""])
+    kept = record.layers[""][first]
     expected = 0.5 * rig.sharing.attention64(kept.q, kept.k, kept.v)
     assert rig.sharing.relative(kept.out, expected) < 1e-5
 
@@ -230,9 +268,9 @@ def test_weights_as_the_run_has_them(rig, micro, path):
     """A LoRA of the stock loader acts on the reference too."""
     model, reference = rig.loras.weight_patched(micro, path, 0.8), rig.sharing.described()
     x = rig.sharing.noised(micro, reference)
-    record = recorder_of(rig, model, reference, lambda one: one.at(rig.sharing.SIGMA, 0))
+    record = recorder_of(rig, model, reference, lambda one: one.at(rig.sharing.SIGMA, (0,))[0])
     changed, plain = (rig.sharing.features(one, reference.positive, x) for one in (model, micro))
-    assert all(torch.equal(kept.k, changed[layer].k) for layer, kept in record.layers[0].items())
+    assert all(torch.equal(kept.k, changed[layer].k) for layer, kept in record.layers[""].items())
     assert any(not torch.equal(changed[layer].k, plain[layer].k) for layer in plain)
 
 
@@ -246,9 +284,9 @@ def test_areas_and_windows_of_the_runs_prompts_are_not_the_references(rig, micro
         "negative": rig.runs.conditioning(2),
     }
     reference = rig.sharing.reference()
-    record = recorder_of(rig, micro, reference, lambda one: one.at(0.7, 0), conditionings=placed)
+    record = recorder_of(rig, micro, reference, lambda one: one.at(0.7, (0,))[0], conditionings=placed)
     expected = rig.sharing.features(micro, rig.runs.conditioning(1), rig.sharing.noised(micro, reference))
-    assert all(torch.equal(kept.k, expected[layer].k) for layer, kept in record.layers[0].items())
+    assert all(torch.equal(kept.k, expected[layer].k) for layer, kept in record.layers[""].items())
     assert [x.shape[-2:] for x, _, _ in calls][0] == (10, 14)
 
 
@@ -289,9 +327,9 @@ def test_what_is_kept_is_freed_after_the_run(rig, micro, monkeypatch):
 
 def test_only_one_level_is_kept(rig, micro):
     def body(recorder):
-        first = recorder.at(1.0, 0)
-        recorder.at(0.5, 1)
-        return recorder.at(1.0, 0) is first, len(recorder._kept)
+        first = recorder.at(1.0, (0,))[0]
+        recorder.at(0.5, (1,))
+        return recorder.at(1.0, (0,))[0] is first, len(recorder._kept)
 
     assert recorder_of(rig, micro, rig.sharing.described(), body) == (False, 1)
 
@@ -302,7 +340,7 @@ def test_interrupt_ends_before_the_references_pass(rig, micro, monkeypatch):
     def body(recorder):
         rig.model_management.interrupt_current_processing(True)
         with pytest.raises(rig.model_management.InterruptProcessingException):
-            recorder.at(1.0, 0)
+            recorder.at(1.0, (0,))
 
     recorder_of(rig, micro, rig.sharing.described(), body)
     assert not calls

@@ -67,26 +67,6 @@ def test_a_missing_factor_of_other_layouts_is_found_too(rig, micro, tmp_path, la
 # what nobody takes
 
 
-def dora(rig, patcher, spelling: str) -> dict:
-    """peft's layout with magnitudes as peft and diffusers save them."""
-    weights = rig.loras.peft(patcher)
-    for key in list(weights):
-        if key.endswith(".lora_B.weight"):
-            name = key.removesuffix(".lora_B.weight")
-            up = weights[key]
-            magnitude = torch.ones(up.shape[0]) if up.ndim == 2 else torch.ones(1, up.shape[0], 1, 1)
-            weights[f"{name}.{spelling}"] = magnitude
-    return weights
-
-
-@pytest.mark.parametrize(
-    "spelling", ["lora_magnitude_vector", "lora_magnitude_vector.weight", "lora_magnitude_vector.default"]
-)
-def test_dora_of_peft_is_known_as_dora(rig, micro, tmp_path, spelling):
-    message = refusal(rig, dora(rig, micro, spelling), tmp_path / "style.safetensors", micro)
-    assert "it holds DoRA weights" in message
-
-
 @pytest.mark.parametrize("ending", [".lora_B.bias", ".unheard_of", ".lora_C.weight"])
 def test_kinds_of_weights_for_the_models_layers_that_nobody_takes_are_refused(rig, micro, tmp_path, ending):
     weights = with_value(rig.loras.kohya(micro), ending, torch.ones(64))

@@ -141,3 +141,20 @@ def test_two_styles_at_once_are_refused_by_name(rig, micro, path):
     message = refusal(rig, styled, rig.loras.weight_patched(micro, path, 0.5))
     assert message.startswith("model and style_model: model carries the style style.safetensors")
     assert "disconnect style_model" in message
+
+
+WIDTHS = [("SD20", "context_dim", 1024), ("SDXLRefiner", "adm_in_channels", 2560)]
+
+
+@pytest.mark.parametrize(("family", "key", "width"), WIDTHS)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_style_model_for_other_prompts_is_refused_by_both_names(rig, micro, family, key, width, swapped):
+    """SD 2.x beside SD 1.5, SDXL's refiner beside its base: alike in their latents, not in their prompts."""
+    import comfy.supported_models
+
+    other = rig.micro.unet(seed=1)
+    kind = getattr(comfy.supported_models, family)
+    other.model.model_config = kind({**other.model.model_config.unet_config, key: width})
+    message = refusal(rig, *((other, micro) if swapped else (micro, other)))
+    assert message.startswith("style_model: it is a ")
+    assert family in message and "SD15" in message and str(width) in message
