@@ -114,7 +114,7 @@ def mixed(cards: Sequence[StyleCard], weights: Sequence[float]) -> StyleCard:
     """
     total = sum(weights)
     if not math.isfinite(total) or total <= 1e-6:
-        raise StylizationError("weights", f"their sum is {total:g}", "Give weights whose sum is above 0")
+        raise StylizationError("card", f"its weights' sum is {total:g}", "Give cards weights whose sum is above 0")
     first = cards[0]
     for one in cards[1:]:
         if one.family != first.family:
