@@ -22,7 +22,9 @@ def register(folder: str) -> None:
 def listed(folder: str) -> list[str]:
     """Names of the safetensors files in a registered folder, without those that only a training needs."""
     names = folder_paths.get_filename_list(folder)
-    return [name for name in names if name.endswith(".safetensors") and not name.endswith(RESUME)]
+    own = [name for name in names if name.endswith(".safetensors") and not name.endswith(RESUME)]
+    # beside a file, macOS keeps what its own disks hold besides on foreign ones
+    return [name for name in own if not os.path.basename(name).startswith("._")]
 
 
 def found(folder: str, name: str, subject: str) -> Path:
@@ -41,26 +43,3 @@ def changed(folder: str, name: str) -> float | None:
     """When a file was written last; a file saved anew under its name is read again."""
     path = folder_paths.get_full_path(folder, name)
     return None if path is None else os.path.getmtime(path)
-
-
-def new_path(prefix: str) -> Path:
-    """A path in the output folder at which no file is."""
-    folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    path = Path(folder) / f"{name}_{counter:05}_.safetensors"
-    while path.exists():
-        counter += 1
-        path = Path(folder) / f"{name}_{counter:05}_.safetensors"
-    return path
-
-
-def check_prefix(prefix: str) -> None:
-    """Refuse a prefix of file names that leads out of the output folder.
-
-    Raises:
-        StylizationError: it does.
-    """
-    output = Path(folder_paths.get_output_directory()).resolve()
-    if not (output / prefix).resolve().is_relative_to(output) or not Path(prefix).name:
-        raise StylizationError(
-            "filename_prefix", f"'{prefix}' is no name inside the output folder", "Give a name such as 'stylize/report'"
-        )

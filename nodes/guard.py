@@ -19,6 +19,7 @@ from comfy_api.latest import io
 
 from ..stylization_core.errors import StylizationError, naming
 from ..stylization_core.finite import check_finite, check_finite_number
+from .inputs import VAE_HALF
 
 SHOWN = 160
 """Choices of a combo stand in a message, in so many characters."""
@@ -28,8 +29,6 @@ BLANK = (64, 64)
 
 FAINTEST, BRIGHTEST = -1.0, 2.0
 """Pictures may leave 0 to 1 so far, as sharpening does; what leaves these is not in that scale at all."""
-
-VAE_HALF = "Look at the node that made it; a VAE in half precision often does this, try --fp32-vae"
 
 
 def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:

@@ -10,8 +10,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..stylization_core.errors import StylizationError
+from ..stylization_core.finite import check_finite
 from ..stylization_core.hosts.comfyui.model import ALL, LATE, PRESETS, STYLE, detect
 from ..stylization_core.packages import REQUIREMENTS, command
+
+VAE_HALF = "Look at the node that made it; a VAE in half precision often does this, try --fp32-vae"
+"""What to do about pictures and latents that are not finite."""
 
 
 def latent_samples(latent: dict, subject: str = "latent_image", empty: bool = False) -> Tensor:
@@ -24,18 +28,26 @@ def latent_samples(latent: dict, subject: str = "latent_image", empty: bool = Fa
     if getattr(samples, "is_nested", False) or samples.ndim != 4:
         shape = "several streams" if getattr(samples, "is_nested", False) else tuple(samples.shape)
         raise StylizationError(subject, f"it holds {shape}, not pictures (B, C, H, W)", "Connect an image's latent")
-    broken = int((~torch.isfinite(samples)).sum())
-    if broken:
-        raise StylizationError(
-            subject,
-            f"{broken} of its {samples.numel()} values are NaN or infinite",
-            "Look at the node that made it; a VAE in half precision often does this, try --fp32-vae",
-        )
+    check_finite(samples, subject, VAE_HALF)
     if not empty and not torch.count_nonzero(samples):
         raise StylizationError(
             subject, "it is empty (all zeros), so there is no content to keep", "Connect VAE Encode with your picture"
         )
     return samples
+
+
+def check_falling(sigmas: Tensor, subject: str = "sigmas") -> None:
+    """Refuse levels that a path from one to the next cannot be walked on.
+
+    Raises:
+        StylizationError: none is above zero, or one is not below the one before.
+    """
+    if not len(sigmas) or not (sigmas > 0).any():
+        raise StylizationError(subject, "they hold no level above zero", "Connect Basic Scheduler")
+    if (sigmas.diff() >= 0).any():
+        place = int((sigmas.diff() >= 0).nonzero()[0])
+        found = f"level {place + 2} ({float(sigmas[place + 1]):g}) is not below the one before"
+        raise StylizationError(subject, found, "Connect levels that fall, as Basic Scheduler's do")
 
 
 def check_channels(model, samples: Tensor, subject: str = "latent_image") -> None:

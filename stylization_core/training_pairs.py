@@ -60,7 +60,9 @@ def level_weight(ratio: Tensor) -> Tensor:
     return 1 + ratio.clamp_min(1e-3) ** -2
 
 
-def drawn_strangers(latents: Sequence[Tensor], cells: int, rows: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+def drawn_cross_pairs(
+    latents: Sequence[Tensor], cells: int, rows: int, draws: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Targets and styles as of :func:`drawn_pairs`, each style of another picture than its target if there are two."""
     targets, styles = drawn_pairs(latents, cells, rows + 1, draws)
     return targets[:-1], styles[1:]

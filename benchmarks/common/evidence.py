@@ -65,8 +65,9 @@ class Comparison(ABC):
         return [(number, method) for number, method in self.wanted() if self.cells.record_of(number, method) is None]
 
     def make(self, methods: Iterable[str] = (), numbers: Sequence[int] = ()) -> None:
-        """Make the cells that are not kept yet."""
-        self.cells.make(self.wanted(methods, numbers), self._made)
+        """Make the cells that are not kept yet, method by method: what a method needs of those before it is there."""
+        for method in methods or self.methods:
+            self.cells.make(self.wanted([method], numbers), self._made)
 
     def _made(self, number: int, method: str) -> tuple[list[Image.Image], Record]:
         case = self.case_of(number)

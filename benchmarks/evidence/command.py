@@ -31,7 +31,7 @@ def main(doc: str) -> None:
             comparison.measure()
         elif chosen.only != "page" and (methods or not chosen.methods):
             comparison.make(methods, chosen.cases)
-    if chosen.only != "page":
+    if chosen.only != "page" and not (chosen.methods or chosen.cases or chosen.of):
         evidence.more()
     if chosen.only in (None, "page"):
         say(evidence.write())

@@ -98,6 +98,14 @@ def _held_says(f: Both) -> str:
     return {(-1,): "keeps it", (1,): "loses more of it"}.get(tuple(held), "does not clearly keep it")
 
 
+def _held_before(f: Both) -> str:
+    """Where the rows show what holds did before they acted within the edit path."""
+    return "" if set(_held(f)) == {-1} else HELD_BEFORE
+
+
+HELD_BEFORE = """ These rows of guidance
+  were made while *edit* kept its path before the regularizer had acted; it acts within that path now."""
+
 READING = (
     Claim(
         """
@@ -153,7 +161,7 @@ READING = (
   score has the most style of them. The ControlNet neither helps nor harms here. Its curves have fewer settings,
   which makes their areas smaller. *held*, the regularizer, keeps the layout of light and dark in image to image (low
   band {free} without it, {held} with it, at denoise 0.7) and takes all of the style; under guidance it {guided}
-  ({one} without it, {one_held} with it, at strength 1) and costs style: weak rows.
+  ({one} without it, {one_held} with it, at strength 1) and costs style: weak rows.{before}
 """,
         {
             "The optimised forms come after guidance": lambda f: all(
@@ -189,6 +197,7 @@ READING = (
             "free": lambda f: _low(f, f"{LORA}, 0.7"),
             "held": lambda f: _low(f, f"{LORA}, held, 0.7"),
             "guided": _held_says,
+            "before": _held_before,
             "one": lambda f: _low(f, f"{GUIDED}, 1"),
             "one_held": lambda f: _low(f, f"{GUIDED}, held, 1"),
         },

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ...stylization_core.errors import StylizationError, naming
 from ...stylization_core.hosts.comfyui.model import at_dial, detect
 from ...stylization_core.hosts.comfyui.references import InversionSampler, RecordCache, Reference
-from ..inputs import check_channels, latent_samples
+from ..inputs import check_channels, check_falling, latent_samples
 
 REFERENCE = io.Custom("STYLIZE_REFERENCE")
 CATEGORY = "stylization/reference"
@@ -210,9 +210,8 @@ class StylizeInvertReference(io.ComfyNode):
             detect(model)
             samples = latent_samples(latent_image)
             check_channels(model, samples)
+            check_falling(sigmas)
             levels = int((sigmas > 0).sum())
-            if not levels:
-                raise StylizationError("sigmas", "they hold no level above zero", "Connect Basic Scheduler")
             chosen = mask_of(mask)
         # the path is the plain model's: what our nodes do on this MODEL is for the pictures
         guider = comfy.samplers.CFGGuider(at_dial(model, 0.0))

@@ -11,9 +11,9 @@ from comfy_api.latest import io
 
 from ...stylization_core.errors import StylizationError, naming
 from ...stylization_core.hosts.comfyui.attention import StyleCardSampler
-from ...stylization_core.hosts.comfyui.model import STYLE, at_dial, chosen_layers
+from ...stylization_core.hosts.comfyui.model import STYLE, at_dial, check_prefix, chosen_layers, saved_in_any_case
 from ...stylization_core.style_card import load, save
-from ..files import changed, found, listed, new_path, register
+from ..files import changed, found, listed, register
 from ..inputs import check_channels, check_unet, layer_inputs
 from .references import REFERENCE
 
@@ -82,7 +82,7 @@ class StylizeSaveStyleCard(io.ComfyNode):
             if not any(one.weight != 0 for one in reference):
                 raise StylizationError("reference", "all weights are 0", "Give one a weight above 0")
             chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
-            path = new_path(filename_prefix)
+            check_prefix(filename_prefix)
         sampler = StyleCardSampler(reference, chosen, mode == QUANTILES, levels)
         # the record is the plain model's: what our nodes do on this MODEL is for the pictures
         guider = comfy.samplers.CFGGuider(at_dial(model, 0.0))
@@ -90,7 +90,7 @@ class StylizeSaveStyleCard(io.ComfyNode):
         blank = torch.zeros_like(reference[0].samples)
         callback = latent_preview.prepare_callback(model, levels)
         guider.sample(blank, blank, sampler, torch.tensor([1.0, 0.0]), callback=callback, seed=0)
-        save(sampler.card, path)
+        path = saved_in_any_case(filename_prefix, "the card", lambda path: save(sampler.card, path))
         logging.info("[Stylization] style card %s: %.2f MB", path.name, path.stat().st_size / 1e6)
         return io.NodeOutput(((sampler.card, 1.0),))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import comfy.model_management
@@ -16,14 +17,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ...stylization_core.charts import DARK, THEMES
-from ...stylization_core.errors import naming
+from ...stylization_core.errors import StylizationError, naming
 from ...stylization_core.hosts.comfyui.measure import token_material
+from ...stylization_core.hosts.comfyui.model import check_prefix
 from ...stylization_core.report.charts import BARS, KINDS, drawn
 from ...stylization_core.report.material import checked
 from ...stylization_core.report.measure import measurements, report
 from ...stylization_core.report.pictures import before_after, overlay
 from ...stylization_core.report.scores import Report
-from ..files import check_prefix
+from ...stylization_core.tensor_files import write_whole
 from ..inputs import check_installed
 
 DISPLAY_NAME = "Stylize Report"
@@ -111,7 +113,7 @@ class StylizeReport(io.ComfyNode):
         with naming(DISPLAY_NAME):
             check_installed()
             if save:
-                check_prefix(filename_prefix)
+                check_prefix(filename_prefix, ".png")
             given = checked(content, result, style, mask)
             # one more for the overlay of each result
             tick = _ticking(measurements(given, sequence, clip_vision is not None) + len(given.result))
@@ -147,7 +149,12 @@ def _save(results: np.ndarray, prefix: str, found: Report, hidden) -> list[dict]
     for number, one in enumerate(results):
         file = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
         image = Image.fromarray((255.0 * one).clip(0, 255).astype(np.uint8))
-        image.save(Path(folder) / file, pnginfo=_metadata(found, number, hidden), compress_level=4)
+        write = partial(image.save, format="PNG", pnginfo=_metadata(found, number, hidden), compress_level=4)
+        try:
+            write_whole(Path(folder) / file, write)
+        except OSError as error:
+            found_there = f"{file} could not be saved: {error}"
+            raise StylizationError("filename_prefix", found_there, "Free space, or switch save off") from error
         saved.append({"filename": file, "subfolder": subfolder, "type": "output"})
     return saved
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...stylization_core.class_adapter import ClassAdapter
-from ...stylization_core.errors import naming
 from ...stylization_core.hosts.comfyui.model import ALL, chosen_layers
-from ...stylization_core.hosts.comfyui.training import ClassLesson, Plan
+from ...stylization_core.hosts.comfyui.training import (
+    ClassObjective,
+    Plan,
+    Training,
+    loaded_networks,
+    networks_to_train,
+)
 from ..files import changed, found, listed, register
 from ..inputs import check_unet
-from .common import CATEGORY, Training, begun, loaded, training_changed, training_inputs
+from .common import CATEGORY, earlier_file, training_changed, training_inputs
 
 ADAPTER = io.Custom("STYLIZE_CLASS_ADAPTER")
 FOLDER = "style_class_adapters"
+
+MAKER = "Stylize Train Class-Adaptive Attention"
 
 register(FOLDER)
 
@@ -21,7 +28,7 @@ register(FOLDER)
 class StylizeTrainClassAdaptive(io.ComfyNode):
     """A folder of pictures -> a trained adapter and its file."""
 
-    DISPLAY_NAME = ClassAdapter.MAKER
+    DISPLAY_NAME = MAKER
 
     @classmethod
     def define_schema(cls):
@@ -66,14 +73,22 @@ class StylizeTrainClassAdaptive(io.ComfyNode):
         filename_prefix,
         tokens,
     ) -> io.NodeOutput:
-        plan = Plan(steps, learning_rate, seed)
-        training = Training(cls.DISPLAY_NAME, model, vae, positive, plan, resolution, filename_prefix)
-        with naming(cls.DISPLAY_NAME):
-            check_unet(model)
-            chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
-            adapter, state = begun(ClassAdapter, model, chosen, seed, FOLDER, resume)
-            lesson = ClassLesson(adapter, training.pictures(folder), training.cells, batch_size, tokens)
-            return io.NodeOutput(training.run(lesson, adapter, state))
+        training = Training(
+            node=cls.DISPLAY_NAME,
+            model=model,
+            vae=vae,
+            positive=positive,
+            folder=folder,
+            plan=Plan(steps=steps, learning_rate=learning_rate, seed=seed),
+            resolution=resolution,
+            prefix=filename_prefix,
+        )
+        check_unet(model)
+        chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
+        begun = networks_to_train(ClassAdapter, model, chosen, seed, earlier_file(FOLDER, resume))
+        return io.NodeOutput(
+            training.run(*begun, lambda networks, *pictures: ClassObjective(networks, *pictures, batch_size, tokens))
+        )
 
     @classmethod
     def fingerprint_inputs(cls, folder, resume, **others):
@@ -92,7 +107,7 @@ class StylizeLoadClassAdaptive(io.ComfyNode):
             node_id="StylizeLoadClassAdaptive",
             display_name=cls.DISPLAY_NAME,
             category=CATEGORY,
-            description=f"What {ClassAdapter.MAKER} has written, for models of the family it was trained with.",
+            description=f"What {MAKER} has written, for models of the family it was trained with.",
             inputs=[
                 io.Combo.Input(
                     "adapter_name", options=listed(FOLDER), tooltip=f"From models/{FOLDER} or output/{FOLDER}."
@@ -103,8 +118,7 @@ class StylizeLoadClassAdaptive(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:
-        with naming(cls.DISPLAY_NAME):
-            return io.NodeOutput(loaded(ClassAdapter, found(FOLDER, adapter_name, "adapter_name")))
+        return io.NodeOutput(loaded_networks(ClassAdapter, found(FOLDER, adapter_name, "adapter_name")))
 
     @classmethod
     def fingerprint_inputs(cls, adapter_name):

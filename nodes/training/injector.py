@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...stylization_core.errors import naming
 from ...stylization_core.hosts.comfyui.model import LATE, chosen_layers
-from ...stylization_core.hosts.comfyui.training import InjectorLesson, Plan
+from ...stylization_core.hosts.comfyui.training import (
+    InjectorObjective,
+    Plan,
+    Training,
+    loaded_networks,
+    networks_to_train,
+)
 from ...stylization_core.trained_injector import TrainedInjector
 from ..files import changed, found, listed, register
 from ..inputs import check_unet
-from .common import CATEGORY, Training, begun, loaded, training_changed, training_inputs
+from .common import CATEGORY, earlier_file, training_changed, training_inputs
 
 INJECTOR = io.Custom("STYLIZE_INJECTOR")
 FOLDER = "style_injectors"
+
+MAKER = "Stylize Train Holistic Injector"
 
 register(FOLDER)
 
@@ -21,7 +28,7 @@ register(FOLDER)
 class StylizeTrainHolisticInjector(io.ComfyNode):
     """A folder of pictures -> a trained injector and its file."""
 
-    DISPLAY_NAME = TrainedInjector.MAKER
+    DISPLAY_NAME = MAKER
 
     @classmethod
     def define_schema(cls):
@@ -56,14 +63,22 @@ class StylizeTrainHolisticInjector(io.ComfyNode):
         resume,
         filename_prefix,
     ) -> io.NodeOutput:
-        plan = Plan(steps, learning_rate, seed)
-        training = Training(cls.DISPLAY_NAME, model, vae, positive, plan, resolution, filename_prefix)
-        with naming(cls.DISPLAY_NAME):
-            check_unet(model)
-            chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
-            injector, state = begun(TrainedInjector, model, chosen, seed, FOLDER, resume)
-            lesson = InjectorLesson(injector, training.pictures(folder), training.cells, batch_size)
-            return io.NodeOutput(training.run(lesson, injector, state))
+        training = Training(
+            node=cls.DISPLAY_NAME,
+            model=model,
+            vae=vae,
+            positive=positive,
+            folder=folder,
+            plan=Plan(steps=steps, learning_rate=learning_rate, seed=seed),
+            resolution=resolution,
+            prefix=filename_prefix,
+        )
+        check_unet(model)
+        chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
+        begun = networks_to_train(TrainedInjector, model, chosen, seed, earlier_file(FOLDER, resume))
+        return io.NodeOutput(
+            training.run(*begun, lambda networks, *pictures: InjectorObjective(networks, *pictures, batch_size))
+        )
 
     @classmethod
     def fingerprint_inputs(cls, folder, resume, **others):
@@ -82,7 +97,7 @@ class StylizeLoadHolisticInjector(io.ComfyNode):
             node_id="StylizeLoadHolisticInjector",
             display_name=cls.DISPLAY_NAME,
             category=CATEGORY,
-            description=f"What {TrainedInjector.MAKER} has written, for models of the family it was trained with.",
+            description=f"What {MAKER} has written, for models of the family it was trained with.",
             inputs=[
                 io.Combo.Input(
                     "injector_name", options=listed(FOLDER), tooltip=f"From models/{FOLDER} or output/{FOLDER}."
@@ -93,8 +108,7 @@ class StylizeLoadHolisticInjector(io.ComfyNode):
 
     @classmethod
     def execute(cls, injector_name) -> io.NodeOutput:
-        with naming(cls.DISPLAY_NAME):
-            return io.NodeOutput(loaded(TrainedInjector, found(FOLDER, injector_name, "injector_name")))
+        return io.NodeOutput(loaded_networks(TrainedInjector, found(FOLDER, injector_name, "injector_name")))
 
     @classmethod
     def fingerprint_inputs(cls, injector_name):

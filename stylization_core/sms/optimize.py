@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..protection import Protection
-from ..randomness import stream
+from ..randomness import on_device, stream
 from ..relevance import MEAN_RELEVANCE
 from ..spectrum import spectrum_gradient, spectrum_prox
 from .adam import Adam
@@ -172,7 +172,7 @@ def optimize(
         noise = torch.randn(source.shape, generator=noise_stream, dtype=torch.float32)
         if step < start:
             continue
-        noise = noise.to(source.device)
+        noise = on_device(noise, source.device)
         style, fake = predict(add_noise(x, noise, step), step)
         fake = torch.lerp(fake.float(), x, terms.blend)
         relevance = _relevance(terms, noise, step)

@@ -84,6 +84,24 @@ for name in registry.EVIDENCES:
         painted.make(["photo itself", "painting itself", "VAE only"], [0])
         found["made"] = {method: row for (_, method), row in painted.cells.records().items()}
         found["said"] = evidence.write()
+evidence = load.module("common.evidence")
+
+class Dependent(evidence.Comparison):
+    # the second method is part of it once the first is made on all cases, as one strength for all is
+    def case(self, number):
+        from types import SimpleNamespace
+        return SimpleNamespace(host=SimpleNamespace(rows=0), number=number)
+    def has(self, number, method):
+        return method == "first" or len(self.cells.records()) >= 2
+    def measured(self, case, method, pictures):
+        return {"width": pictures[0].width}
+
+from PIL import Image
+drawn = lambda case: Image.new("RGB", (case.number + 1, 8))
+dependent = Dependent("none", {"first": drawn, "second": drawn}, 2)
+dependent.cells = cells.Cells(Path(sys.argv[2]) / "dependent", ("first", "second"), 2)
+dependent.make()
+found["dependent"] = [[number, method, row["width"]] for (number, method), row in dependent.cells.records().items()]
 load.module("common.host").comfy_inprocess.leave()
 print("FOUND" + json.dumps(found))
 """
@@ -119,6 +137,10 @@ def test_a_page_is_written_once_all_its_cells_are_kept(benchmarks, runs):
     page = benchmarks.module("evidence.registry").page_of("holistic")
     cells = 24 * len(record_of(page)["means"])
     assert runs["said"] == f"{cells - 3} cells are not made yet: docs/{page.STEM}.md stays as it is."
+
+
+def test_what_a_method_needs_of_those_before_it_is_made_in_the_same_run(runs):
+    assert runs["dependent"] == [[0, "first", 1], [1, "first", 2], [0, "second", 1], [1, "second", 2]]
 
 
 def test_a_cell_is_made_on_the_pocket_model_and_lies_between_its_anchors(runs):

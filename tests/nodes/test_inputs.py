@@ -45,6 +45,26 @@ def test_latents_of_other_kinds_are_refused_with_their_shape(inputs, shape):
     assert str(shape) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ([10.0, 5.0, 5.0, 0.0], r"level 3 \(5\) is not below the one before"),
+        ([5.0, 10.0, 0.0], r"level 2 \(10\) is not below"),
+        ([10.0, 0.0, 0.0], r"level 3 \(0\) is not below"),
+        ([0.0], "no level above zero"),
+        ([], "no level above zero"),
+    ],
+)
+def test_levels_that_do_not_fall_are_refused(inputs, levels, words):
+    with pytest.raises(ValueError, match=f"^sigmas: .*{words}"):
+        inputs.check_falling(torch.tensor(levels))
+
+
+@pytest.mark.parametrize("levels", [[10.0, 5.0, 0.0], [1.0]])
+def test_levels_that_fall_pass(inputs, levels):
+    inputs.check_falling(torch.tensor(levels))
+
+
 def test_latents_of_several_streams_are_refused(inputs):
     with pytest.raises(ValueError, match="several streams"):
         inputs.latent_samples({"samples": SimpleNamespace(is_nested=True)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stylization.stylization_core.randomness import stream
+from stylization.stylization_core.randomness import on_device, stream
 
 
 def numbers(seed: int, purpose: str, count: int = 8) -> list[float]:
@@ -48,3 +48,18 @@ def test_every_seed_of_comfyui_is_accepted(seed):
 
 def test_generator_lives_on_the_cpu():
     assert stream(0, "noise").device == torch.device("cpu")
+
+
+def test_noise_goes_to_a_gpu_without_anybody_waiting(monkeypatch):
+    """A copy from pageable memory waits for all that the device has to do before it."""
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: asked.append("pinned") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **how: asked.append((device.type, how)) or self)
+    drawn = torch.ones(2)
+    assert on_device(drawn, torch.device("cuda")) is drawn
+    assert asked == ["pinned", ("cuda", {"non_blocking": True})]
+
+
+def test_noise_stays_where_the_run_is_on_the_cpu():
+    drawn = torch.ones(2)
+    assert on_device(drawn, torch.device("cpu")) is drawn

@@ -17,7 +17,7 @@ ROOMS = {
     "sms": {"model"},
     "attention": {"model", "references"},
     "guidance": {"model", "sms"},
-    "training": {"model"},
+    "training": {"model", "attention"},
     "measure": {"model", "sms", "guidance", "attention"},
 }
 """Rooms of ComfyUI's host, and the rooms that each may import."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from stylization.stylization_core.training_pairs import (
+    drawn_cross_pairs,
     drawn_pairs,
-    drawn_strangers,
     level_weight,
     moment_distance,
     places,
@@ -55,10 +55,10 @@ def test_weight_makes_it_the_loss_of_a_v_prediction(ratio, weight):
     assert found == pytest.approx(1 / sd**2, rel=1e-5)
 
 
-def test_strangers_are_of_different_pictures():
+def test_cross_pairs_are_of_different_pictures():
     latents = [torch.full((4, 12, 12), float(index)) for index in range(5)]
     for seed in range(20):
-        targets, styles = drawn_strangers(latents, 8, 3, draws(seed))
+        targets, styles = drawn_cross_pairs(latents, 8, 3, draws(seed))
         assert targets.shape == styles.shape == (3, 4, 8, 8)
         assert not (targets.mean((1, 2, 3)) == styles.mean((1, 2, 3))).any()
 

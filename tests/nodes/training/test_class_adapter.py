@@ -10,7 +10,11 @@ from stylization.stylization_core.class_adapter import ClassAdapter
 from stylization.stylization_core.trained_injector import TrainedInjector
 from stylization_host import training_kit as kit
 
-TRAIN, LOAD, USE = ClassAdapter.MAKER, "Stylize Load Class-Adaptive Attention", "Stylize Class-Adaptive Attention"
+TRAIN, LOAD, USE = (
+    "Stylize Train Class-Adaptive Attention",
+    "Stylize Load Class-Adaptive Attention",
+    "Stylize Class-Adaptive Attention",
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +28,8 @@ def training(rig):
 
 
 @pytest.fixture
-def lesson(rig):
-    return importlib.import_module("stylization.stylization_core.hosts.comfyui.training.class_adapter").ClassLesson
+def objective(rig):
+    return importlib.import_module("stylization.stylization_core.hosts.comfyui.training.class_adapter").ClassObjective
 
 
 @pytest.fixture
@@ -103,9 +107,9 @@ def test_loss_of_a_fixed_batch_falls(micro, train, training, monkeypatch):
     assert len(losses) == 6 and all(later < earlier for earlier, later in zip(losses[:-1], losses[1:], strict=True))
 
 
-def test_first_loss_is_that_of_the_attention_without_training(micro, train, lesson, monkeypatch):
+def test_first_loss_is_that_of_the_attention_without_training(micro, train, objective, monkeypatch):
     """Idle stands for the adapter left out, the loss of logits apart."""
-    seen, loss = [], lesson.loss
+    seen, loss = [], objective.loss
 
     def both(self, frozen, draws, *, idle=False):
         if not seen:
@@ -117,31 +121,31 @@ def test_first_loss_is_that_of_the_attention_without_training(micro, train, less
             draws.set_state(state)
         return loss(self, frozen, draws, idle=idle)
 
-    monkeypatch.setattr(lesson, "loss", both)
+    monkeypatch.setattr(objective, "loss", both)
     train(micro, steps=1, seed=1)
     assert seen[0] == seen[1]
 
 
-def test_batch_without_any_tokens_changes_nothing(rig, micro, train, lesson, monkeypatch):
-    seen = lesson._seen
+def test_batch_without_any_tokens_changes_nothing(rig, micro, train, objective, monkeypatch):
+    seen = objective._seen
 
     def dropped(self, frozen, noised, sigmas, areas, kept):
         return seen(self, frozen, noised, sigmas, areas, [[False] * len(row) for row in kept])
 
-    monkeypatch.setattr(lesson, "_seen", dropped)
+    monkeypatch.setattr(objective, "_seen", dropped)
     made = train(micro)
     assert made.steps == 4 and same(weights(made), weights(untrained(rig, micro)))
 
 
-def test_dropped_classes_have_no_tokens(micro, train, lesson, monkeypatch):
+def test_dropped_classes_have_no_tokens(micro, train, objective, monkeypatch):
     """Over a few batches some are dropped and most are not."""
-    found, seen = [], lesson._seen
+    found, seen = [], objective._seen
 
     def note(self, *args):
         found.append(seen(self, *args))
         return found[-1]
 
-    monkeypatch.setattr(lesson, "_seen", note)
+    monkeypatch.setattr(objective, "_seen", note)
     train(micro, steps=12, batch_size=4)
     flags = [one is not None for each in found for one in sum(next(iter(each.values())), [])]
     assert 0.2 < sum(flags) / len(flags) < 0.95

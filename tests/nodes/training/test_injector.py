@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from stylization.stylization_core.trained_injector import TrainedInjector, knot_shares
 from stylization_host import training_kit as kit
 
-TRAIN, LOAD, INJECT = TrainedInjector.MAKER, "Stylize Load Holistic Injector", "Stylize Holistic Injector"
+TRAIN, LOAD, INJECT = "Stylize Train Holistic Injector", "Stylize Load Holistic Injector", "Stylize Holistic Injector"
 
 
 @pytest.fixture(scope="module")
@@ -79,19 +79,21 @@ def test_loss_of_a_fixed_batch_falls(rig, micro, train, training, monkeypatch):
     assert len(losses) == 8 and all(later < earlier for earlier, later in zip(losses[:-1], losses[1:], strict=True))
 
 
-@pytest.mark.parametrize("strangers", [0.0, 1.0])
-def test_gain_is_that_of_denoising_own_pairs(micro, train, monkeypatch, strangers):
+@pytest.mark.parametrize("cross", [0.0, 1.0])
+def test_gain_is_that_of_denoising_own_pairs(micro, train, monkeypatch, cross):
     """Whatever the steps ask for: an injector that has hardly learned takes hardly any of that loss."""
     teaching = importlib.import_module("stylization.stylization_core.hosts.comfyui.training.injector")
-    monkeypatch.setattr(teaching, "STRANGERS", strangers)
+    monkeypatch.setattr(teaching, "CROSS", cross)
     made = train(micro, steps=1, learning_rate=1e-6)
     assert "takes 0.00 % of the loss" in made.summary or "takes -0.00 % of the loss" in made.summary
 
 
 def test_every_layer_learns_and_the_first_loss_is_the_models_own(rig, nodes, micro, train, training, monkeypatch):
     seen = []
-    lesson = importlib.import_module("stylization.stylization_core.hosts.comfyui.training.injector").InjectorLesson
-    loss = lesson.loss
+    objective = importlib.import_module(
+        "stylization.stylization_core.hosts.comfyui.training.injector"
+    ).InjectorObjective
+    loss = objective.loss
 
     def both(self, frozen, draws, *, idle=False):
         state = draws.get_state()
@@ -104,7 +106,7 @@ def test_every_layer_learns_and_the_first_loss_is_the_models_own(rig, nodes, mic
             seen.append((with_it, alone))
         return loss(self, frozen, draws, idle=idle)
 
-    monkeypatch.setattr(lesson, "loss", both)
+    monkeypatch.setattr(objective, "loss", both)
     start, made = weights(untrained(rig, nodes, micro)), weights(train(micro))
     assert seen[0][0] == seen[0][1]
     moved = {name.rsplit(".", 2)[0] for name in start if not torch.equal(start[name], made[name])}
@@ -169,7 +171,43 @@ def test_full_disk_does_not_take_the_result(micro, train, folder, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(TrainedInjector, "save", refused)
-    assert train(micro, steps=1).steps == 1
+    with pytest.raises(ValueError, match=f"^{TRAIN}, filename_prefix: 1 steps of training could not be saved, here or"):
+        train(micro, steps=1)
+
+
+def test_a_disk_that_refuses_the_name_gets_the_training_under_another(micro, train, folder, monkeypatch):
+    save = TrainedInjector.save
+
+    def refused(self, path):
+        if path.name.startswith("mine"):
+            raise OSError("no space left")
+        save(self, path)
+
+    monkeypatch.setattr(TrainedInjector, "save", refused)
+    with pytest.raises(
+        ValueError, match=f"^{TRAIN}, filename_prefix: 1 steps .*no space left.* kept in .*rescued_00001_"
+    ):
+        train(micro, steps=1)
+    assert TrainedInjector.load(folder.parent / "stylization" / "rescued_00001_.safetensors").steps == 1
+
+
+def test_an_interrupt_stays_one_though_the_disk_refuses(rig, micro, train, training, folder, monkeypatch):
+    def refused(self, path):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(TrainedInjector, "save", refused)
+    kit.interrupted_at(monkeypatch, training, 1)
+    with pytest.raises(rig.model_management.InterruptProcessingException):
+        train(micro, steps=3)
+
+
+@pytest.mark.parametrize("prefix", ["../out", "/etc/out", "", ".", "style_injectors/" + "x" * 300, "file/inside"])
+def test_a_prefix_that_cannot_be_saved_to_is_refused_before_anything_is_trained(
+    micro, train, refusal, training, folder, monkeypatch, prefix
+):
+    (folder.parent / "file").write_bytes(b"no folder")
+    monkeypatch.setattr(training.TrainingSampler, "sample", lambda *_a, **_n: pytest.fail("it was trained"))
+    assert ", filename_prefix: " in refusal(TRAIN, lambda: train(micro, filename_prefix=prefix))
 
 
 def test_without_its_state_a_file_is_trained_on_from_its_weights(micro, train, folder):
@@ -271,7 +309,7 @@ def test_loss_that_is_not_a_number_ends_it(micro, train, refusal, folder):
             return super().encode(pixels) * 1e30
 
     assert "learning_rate: the loss is" in refusal(TRAIN, lambda: train(micro, vae=Loud()))
-    assert not folder.exists()
+    assert list(folder.iterdir()) == []
 
 
 def test_lora_hook_on_the_prompt_is_refused(rig, micro, train, refusal):

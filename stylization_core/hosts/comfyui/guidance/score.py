@@ -10,7 +10,7 @@ from torch import Tensor
 from ....errors import naming
 from ....sms.guidance import EditPath, added
 from ..model import BASE, BRANCHES, Branch, predict
-from ..sms import KINDS, STYLE, RowGate, SecondModel
+from ..sms import PROMPT_PAIR, STYLE, RowGate, SecondModel
 from .context import FiniteSoFar, Missing, SamplingContext
 from .settings import ScoreGuidance
 
@@ -84,7 +84,7 @@ class Guidance:
         if self.second is None:
             requests.append((Branch(STYLE, 0), conds[0]))
         base, *others = predict(model, requests, x, level, options, self.gate, executor)
-        style = others[-1] if self.second is None else self.second.predict(KINDS[:1], x, level, None)[0]
+        style = others[-1] if self.second is None else self.second.predict(PROMPT_PAIR[:1], x, level, None)[0]
         self.finite.note(style, base)
         return (style, base), others[0] if negative else None
 
@@ -118,7 +118,7 @@ class Guidance:
         """(style, base) for the prompt of a step whose own question was of another kind."""
         x, level = args["input"], args["sigma"]
         if self.second is not None:
-            style = self.second.predict(KINDS[:1], x, level, None)[0]
+            style = self.second.predict(PROMPT_PAIR[:1], x, level, None)[0]
         else:
             requests = [(Branch(STYLE, 0), args["cond"])]
             style = predict(args["model"], requests, x, level, self.run.model_options, self.gate)[0]

@@ -23,6 +23,7 @@ from .families import Family, detect, family_of
 from .group_norms import Pooled, pooling, recording
 from .layers import ALL, LATE, PRESETS, STYLE, Layer, chosen_layers, self_attention_layers
 from .noise_levels import Levels, NoiseWindow, StepLevel
+from .output_files import check_prefix, saved_in_any_case
 from .predictions import BASE, predict
 from .rows import (
     BATCH,
@@ -71,6 +72,7 @@ __all__ = [
     "attach_once",
     "autograd",
     "by_progress",
+    "check_prefix",
     "chunk_rows",
     "chosen_layers",
     "detect",
@@ -90,6 +92,7 @@ __all__ = [
     "refuse_step_caches",
     "refuse_weight_hooks",
     "rows_of",
+    "saved_in_any_case",
     "self_attention_layers",
     "twin_of",
     "uncompiled",

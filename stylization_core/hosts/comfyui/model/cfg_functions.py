@@ -20,13 +20,13 @@ def with_guidance_of(model_options: dict, other: dict) -> dict:
 
 def foreign_cfg_functions(model_options: dict) -> list[str]:
     """Names of what other nodes put around classifier-free guidance on a MODEL (PAG, RescaleCFG and the like)."""
-    found = [model_options[slot] for slot in CFG_SLOTS if model_options.get(slot) is not None]
+    functions = [model_options[slot] for slot in CFG_SLOTS if model_options.get(slot) is not None]
     for slot in CFG_LISTS:
-        found += model_options.get(slot, [])
+        functions += model_options.get(slot, [])
     wrappers = model_options.get("transformer_options", {}).get("wrappers", {}).get(WrappersMP.PREDICT_NOISE, {})
     keyed = [str(key) for key in wrappers if key is not None and not str(key).startswith(OWN_PREFIX)]
-    found += wrappers.get(None, [])
-    return sorted({name_of(function) for function in found} | set(keyed))
+    functions += wrappers.get(None, [])
+    return sorted({name_of(function) for function in functions} | set(keyed))
 
 
 def name_of(function: object) -> str:

@@ -44,8 +44,8 @@ def _kind(kind: type, show: Show) -> type:
 
         def get_instance_for_device(self, device):
             """The clone that ComfyUI asks on another device (newer versions only)."""
-            found = super().get_instance_for_device(device)
-            return found if found is self else showing(found, show)
+            instance = super().get_instance_for_device(device)
+            return instance if instance is self else showing(instance, show)
 
     Showing.__name__, Showing.__qualname__, Showing.__module__ = kind.__name__, kind.__qualname__, kind.__module__
     return Showing

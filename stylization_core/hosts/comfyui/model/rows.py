@@ -83,7 +83,7 @@ def chunk_rows(chunks: int, rows: int, batch: int | None = None) -> list[list[sl
 def rows_of(name: str, chunks: Sequence[Branch], rows: int, batch: int | None = None) -> list[slice]:
     """Row ranges of the branch ``name`` in rising order, adjacent ranges joined; arguments as of :func:`chunk_rows`."""
     ranges = chunk_rows(len(chunks), rows, batch)
-    parts = [part for branch, found in zip(chunks, ranges, strict=True) if branch.name == name for part in found]
+    parts = [part for branch, own in zip(chunks, ranges, strict=True) if branch.name == name for part in own]
     joined: list[slice] = []
     for part in sorted(parts, key=lambda part: part.start):
         if joined and joined[-1].stop == part.start:
@@ -189,14 +189,14 @@ def row_keeper(model_options: dict) -> Callable:
         as_asked = chunks is None or options["cond_or_uncond"] == [branch.polarity for branch in chunks]
         if as_asked and rows == count * batch:
             return executor(*args, **kwargs)
-        found = None
+        settled = None
         if labels is not None and len(labels) == rows and LABELLED in options:
-            found = _by_label(options, labels.tolist())
+            settled = _by_label(options, labels.tolist())
         elif as_asked and _tile_after_tile(count, rows, options.get(ASKED), _prompts(args, kwargs)):
-            found = options
-        if found is None:
+            settled = options
+        if settled is None:
             raise repacked(f"a model call has {rows} rows for {count} predictions of {batch} pictures", suspects)
-        args, kwargs = replace_options(args, kwargs, found)
+        args, kwargs = replace_options(args, kwargs, settled)
         return executor(*args, **kwargs)
 
     return keep
@@ -274,12 +274,12 @@ def _prompts(args: Sequence, kwargs: dict) -> Tensor | None:
 def _around_the_call(model_options: dict) -> list[str]:
     """Names of what other nodes put around the model call."""
     node = FirstAsked(model_options).node
-    found = [] if node is _plain_call else [name_of(node)]
+    names = [] if node is _plain_call else [name_of(node)]
     wrappers = model_options.get("transformer_options", {}).get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
     for key, functions in wrappers.items():
         if not str(key).startswith(OWN_PREFIX):
-            found += [name_of(function) for function in functions]
-    return found
+            names += [name_of(function) for function in functions]
+    return names
 
 
 def options_of(args: Sequence, kwargs: dict) -> dict:

@@ -18,7 +18,7 @@ KNOWN = re.compile(r"(?P<name>(easy|lazy|tea|mag|fb|db|first_?block_?)cache|wave
 BY_PROMPT = "easycache"
 """ComfyUI's own, which keeps what it reuses by the prompt's uuid; see ``predictions`` for the uuids of branches."""
 
-KINDS = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+PLACES = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 """Where a cache can answer for the network. One around PREDICT_NOISE answers for a whole step, guidance included."""
 
 
@@ -31,7 +31,7 @@ def step_caches(model_options: dict, patcher=None) -> list[str]:
     """
     places = [model_options["model_function_wrapper"]] if model_options.get("model_function_wrapper") else []
     held = [model_options.get("transformer_options", {}).get("wrappers", {}), *([patcher.wrappers] if patcher else [])]
-    for wrappers, kind in product(held, KINDS):
+    for wrappers, kind in product(held, PLACES):
         for key, functions in wrappers.get(kind, {}).items():
             places += [key, *functions]
     matches = (KNOWN.search(place if isinstance(place, str) else name_of(place)) for place in places)
@@ -48,11 +48,11 @@ def refuse_step_caches(model_options: dict, patcher=None, subject: str = "model"
     Raises:
         StylizationError: names the caches.
     """
-    found = step_caches(model_options, patcher)
-    if found:
+    caches = step_caches(model_options, patcher)
+    if caches:
         raise StylizationError(
             subject,
-            f"it carries a step cache ({', '.join(found)}), which answers with what the network said at the step "
+            f"it carries a step cache ({', '.join(caches)}), which answers with what the network said at the step "
             "before; here every question has noise of its own, so there is nothing to reuse",
             f"Take {subject} from before the step cache",
         )
@@ -67,8 +67,8 @@ def refuse_mixing(model_options: dict, uuids: Iterable[UUID]) -> None:
     Raises:
         StylizationError: names the caches.
     """
-    found = step_caches(model_options)
-    others = [name for name in found if name != BY_PROMPT]
+    caches = step_caches(model_options)
+    others = [name for name in caches if name != BY_PROMPT]
     if others:
         raise StylizationError(
             "model",
@@ -78,7 +78,7 @@ def refuse_mixing(model_options: dict, uuids: Iterable[UUID]) -> None:
         )
     holder = model_options.get("transformer_options", {}).get(BY_PROMPT)
     kept = getattr(holder, "uuid_cache_diffs", None)
-    if found and kept and not kept.keys() >= set(uuids) and not hasattr(holder, "can_apply_cache_diff"):
+    if caches and kept and not kept.keys() >= set(uuids) and not hasattr(holder, "can_apply_cache_diff"):
         raise StylizationError(
             "model",
             "it carries EasyCache, which in this version of ComfyUI cannot take up a prediction that joins in the "

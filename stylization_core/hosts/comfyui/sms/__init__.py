@@ -10,7 +10,7 @@ from .relevance_map import NOT_FINITE, RelevanceSampler, ask_pair, precomputed, 
 from .row_gate import RowGate
 from .sampler import StyleMatchingSampler
 from .score_ruler import SCORED_TIMESTEPS, style_scores
-from .second_model import KINDS, SECOND_MODEL, STYLE, SecondModel
+from .second_model import PROMPT_PAIR, SECOND_MODEL, STYLE, SecondModel
 from .settings import (
     PROTECTION,
     REFINEMENT,
@@ -25,8 +25,8 @@ from .whole_run import WholeRun, match_style
 
 __all__ = [
     "FakeScore",
-    "KINDS",
     "NOT_FINITE",
+    "PROMPT_PAIR",
     "PROTECTION",
     "ProtectedRegion",
     "REFINEMENT",

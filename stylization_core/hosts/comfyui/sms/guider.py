@@ -20,7 +20,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....errors import StylizationError
-from ....randomness import stream
+from ....randomness import on_device, stream
 from ....sms.schedule import SUBSTEPS, vp_sigma
 from ..model import (
     BASE,
@@ -37,7 +37,7 @@ from ..model import (
 )
 from .relevance_map import ask_pair
 from .row_gate import RowGate
-from .second_model import KINDS, SECOND_MODEL, STYLE, SecondModel
+from .second_model import PROMPT_PAIR, SECOND_MODEL, STYLE, SecondModel
 from .settings import REFINEMENT
 from .style_source import StyleSource
 from .trained_fake import TrainedFake, published_weight, refuse_untrainable, training_bytes
@@ -196,8 +196,8 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
             if BRANCHES in options["transformer_options"]:
                 return executor(model, conds, x, sigma, options)
             requests = {index: (Branch(STYLE, index), cond) for index, cond in enumerate(conds) if cond is not None}
-            found = predict(model, list(requests.values()), x, sigma, options, gate, executor)
-            answers = dict(zip(requests, found, strict=True))
+            denoised = predict(model, list(requests.values()), x, sigma, options, gate, executor)
+            answers = dict(zip(requests, denoised, strict=True))
             # ComfyUI answers with zeros where nothing is asked
             return [answers.get(index, torch.zeros_like(x)) for index in range(len(conds))]
 
@@ -207,10 +207,10 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         sampling = comfy.samplers.sampling_function
         return sampling(model, x, timestep, negative, conds["positive"], scale, model_options=options, seed=seed)
 
-    def _style_predictions(self, kinds, x: Tensor, level: Tensor, model_options: dict, progress: float):
+    def _style_predictions(self, prompts, x: Tensor, level: Tensor, model_options: dict, progress: float):
         if self._second is not None:
-            return self._second.predict(kinds, x, level, progress)
-        requests = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in kinds]
+            return self._second.predict(prompts, x, level, progress)
+        requests = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in prompts]
         return predict(self.inner_model, requests, x, level, model_options, self._gate)
 
     def score_pair(self, x: Tensor, sigma: float, progress: float, model_options: dict):
@@ -222,21 +222,21 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
             progress: share of the run done, for percent windows.
         """
         self.windows.at(progress)
-        kinds = KINDS[:1] if self._single() else KINDS
-        fake = self._fake_requests(kinds, progress)
+        prompts = PROMPT_PAIR[:1] if self._single() else PROMPT_PAIR
+        fake = self._fake_requests(prompts, progress)
         level = x.new_full((x.shape[0],), sigma)
         if self._second is None and self._twin is None:
-            style = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in kinds]
-            found = predict(self.inner_model, style + fake, x, level, model_options, self._gate)
-            return self._guided(found[: len(kinds)]), self._guided(found[len(kinds) :])
-        style = self._style_predictions(kinds, x, level, model_options, progress)
+            style = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in prompts]
+            denoised = predict(self.inner_model, style + fake, x, level, model_options, self._gate)
+            return self._guided(denoised[: len(prompts)]), self._guided(denoised[len(prompts) :])
+        style = self._style_predictions(prompts, x, level, model_options, progress)
         if self._twin is None:
             return self._guided(style), self._guided(predict(self.inner_model, fake, x, level, model_options))
         return self._guided(style), self._guided(self._twin.predict(fake, x, level, model_options))
 
-    def _fake_requests(self, kinds, progress: float) -> list:
+    def _fake_requests(self, prompts, progress: float) -> list:
         keys = {"positive": "source" if self.conds.get("source") else "positive", "negative": "negative"}
-        return [(Branch(BASE, polarity), active(self.conds[keys[key]], progress)) for key, polarity in kinds]
+        return [(Branch(BASE, polarity), active(self.conds[keys[key]], progress)) for key, polarity in prompts]
 
     def _guided(self, predictions: list[Tensor]) -> Tensor:
         if len(predictions) == 1:
@@ -260,9 +260,9 @@ class StyleMatchingGuider(comfy.samplers.CFGGuider):
         first = (lowest - 1) // 2
         last = max(first, min((highest - 1) // 2, SUBSTEPS - 1))
         t = 2 * int(torch.randint(first, last + 1, (1,), generator=self._draws)) + 1
-        noise = torch.randn(x.shape, generator=self._draws).to(x.device)
+        noise = on_device(torch.randn(x.shape, generator=self._draws), x.device)
         sigma = levels.model(vp_sigma(t))
-        request = self._fake_requests(KINDS[:1], progress)[0]
+        request = self._fake_requests(PROMPT_PAIR[:1], progress)[0]
         level = x.new_full((x.shape[0],), sigma)
         weight = published_weight(levels.reference(sigma))
         self._twin.train(request, x, levels.noised(x, noise, sigma), level, weight, model_options)

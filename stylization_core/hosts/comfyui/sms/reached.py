@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 
-import comfy.utils
-import folder_paths
 import torch
 from torch import Tensor
+
+from ....errors import StylizationError
+from ....tensor_files import write_tensors
+from ..model import saved_in_any_case
 
 
 def save_reached(samples: Tensor, step: int, steps: int, what: str) -> str | None:
@@ -17,15 +18,15 @@ def save_reached(samples: Tensor, step: int, steps: int, what: str) -> str | Non
 
     Move the file to the input folder and read it with 'Load Latent'.
     """
-    prefix = f"stylization/{what}_stopped_at_{step}_of_{steps}"
-    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    path = os.path.join(folder, f"{name}_{counter:05}_.latent")
-    tensors = {"latent_tensor": samples.detach().cpu().contiguous(), "latent_format_version_0": torch.tensor([])}
+    tensors = {"latent_tensor": samples, "latent_format_version_0": torch.tensor([])}
     metadata = {"stylization": json.dumps({"version": 1, "what": what, "step": step, "steps": steps})}
+    prefix = f"stylization/{what}_stopped_at_{step}_of_{steps}"
     try:
-        comfy.utils.save_torch_file(tensors, path, metadata=metadata)
-    except OSError as error:
-        logging.error("[Stylization] %s stopped at step %d and could not be saved: %s", what, step, error)
+        path = saved_in_any_case(
+            prefix, f"{what} at step {step}", lambda path: write_tensors(tensors, path, metadata), ".latent"
+        )
+    except StylizationError:
+        # it is in the log where it is; the interrupt that led here is what the run ends with
         return None
     logging.info("[Stylization] %s stopped at step %d of %d; what it had reached is in %s", what, step, steps, path)
-    return path
+    return str(path)

@@ -31,7 +31,7 @@ class RowGate:
 
     branch: StyleBranch
     name: str = "style"
-    _placed: dict = field(default_factory=dict, repr=False)
+    _actions: dict = field(default_factory=dict, repr=False)
 
     def __call__(self, executor, *args, **kwargs):
         """APPLY_MODEL wrapper: run the model with the deltas on this gate's rows."""
@@ -65,21 +65,21 @@ class RowGate:
         def add_deltas(module, inputs, output):
             x = inputs[0]
             scaled = scale_rows(parts, rows, output.shape[0], name)
-            for place, (parameter, delta) in enumerate(deltas):
-                act = self._placed_delta((name, place), parameter, delta, module, output)
+            for index, (parameter, delta) in enumerate(deltas):
+                act = self._action((name, index), parameter, delta, module, output)
                 for part in scaled:
                     act(x[part], output[part])
             return output
 
         return add_deltas
 
-    def _placed_delta(self, key, parameter: str, delta: Delta, module, output: Tensor) -> Callable:
+    def _action(self, key, parameter: str, delta: Delta, module, output: Tensor) -> Callable:
         """The delta ready to act on (input rows, output rows); made once per run, device and dtype."""
         key = (key, output.device, output.dtype)
-        if key not in self._placed:
+        if key not in self._actions:
             make = bias_delta if parameter == "bias" else weight_delta
-            self._placed[key] = make(delta, module, output.device, output.dtype)
-        return self._placed[key]
+            self._actions[key] = make(delta, module, output.device, output.dtype)
+        return self._actions[key]
 
 
 def scale_rows(parts: list[slice], rows: int, seen: int, module: str) -> list[slice]:

@@ -24,17 +24,17 @@ from .settings import PROTECTION, REFINEMENT, SPECTRUM, Refinement, SpectrumHold
 LOOKS = 50
 """Previews of a run, and looks at whether it is finite still; for either the device is waited for."""
 
-HALF = "run ComfyUI with --force-fp32 or --bf16-unet if half precision is the cause"
+PRECISION = "run ComfyUI with --force-fp32 or --bf16-unet if half precision is the cause"
 CAUSES = {
     "the prediction with the style": (
         "style",
-        f"Lower the strength of the style's LoRA or cfg, look for damaged weights in the LoRA, or {HALF}",
+        f"Lower the strength of the style's LoRA or cfg, look for damaged weights in the LoRA, or {PRECISION}",
     ),
     "the prediction without it": (
         "model",
-        f"Look at the prompts, at ControlNets and other nodes on model, and at its weights, lower cfg, or {HALF}",
+        f"Look at the prompts, at ControlNets and other nodes on model, and at its weights, lower cfg, or {PRECISION}",
     ),
-    "the relevance map": ("edit and empty prompts", f"Look at the prompts of the map, or {HALF}"),
+    "the relevance map": ("edit and empty prompts", f"Look at the prompts of the map, or {PRECISION}"),
     "the step": ("step_size", "Lower step_size or strength"),
 }
 """What to look at for each of ``sms.optimize.PARTS``: (input, what to do). The style comes by either MODEL input."""
@@ -144,8 +144,8 @@ class _Run:
         return StylizationError(subject, found, f"{kept}{cause}")
 
     def _attached(self, key: str, own):
-        found = self.guider.model_patcher.get_attachment(key)
-        return own if found is None else found
+        attached = self.guider.model_patcher.get_attachment(key)
+        return own if attached is None else attached
 
     def _terms(self) -> Terms:
         strength = dial(self.options)

@@ -9,12 +9,14 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ..model import Branch, active, predict
+from ..model import NEGATIVE, POSITIVE, Branch, active, predict
 from .row_gate import RowGate
 from .style_branch import attached
 
 STYLE = "style"
-KINDS = (("positive", 0), ("negative", 1))
+PROMPT_PAIR = (("positive", POSITIVE), ("negative", NEGATIVE))
+"""What guidance asks: key of the conditioning, and polarity."""
+
 SECOND_MODEL = "stylization.style_model"
 
 
@@ -23,7 +25,7 @@ class SecondModel:
 
     def __init__(self, patcher, conditionings: dict[str, list]):
         self.patcher = patcher
-        self.raw = {key: list(map(dict, conditionings[key])) for key, _ in KINDS if key in conditionings}
+        self.raw = {key: list(map(dict, conditionings[key])) for key, _ in PROMPT_PAIR if key in conditionings}
         branch = attached(patcher)
         self.gate = None if branch is None else RowGate(branch, STYLE)
 
@@ -41,9 +43,9 @@ class SecondModel:
             model, noise, self.raw, device, latent_image, denoise_mask, latent_shapes=latent_shapes
         )
 
-    def predict(self, kinds, x: Tensor, level: Tensor, progress: float | None) -> list[Tensor]:
+    def predict(self, prompts, x: Tensor, level: Tensor, progress: float | None) -> list[Tensor]:
         """Denoised predictions for (key of the conditioning, polarity) pairs."""
-        requests = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in kinds]
+        requests = [(Branch(STYLE, polarity), active(self.conds[key], progress)) for key, polarity in prompts]
         return predict(self.patcher.model, requests, x, level, self.options, self.gate)
 
     def close(self) -> None:

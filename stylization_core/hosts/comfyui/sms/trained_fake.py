@@ -57,9 +57,9 @@ def refuse_untrainable(patcher) -> None:
             network is compiled, or it has no layers that could be adapted; peft cannot be imported.
     """
     network = patcher.model.diffusion_model
-    found = untrainable(patcher) or _not_adaptable(network)
-    if found:
-        raise StylizationError("model", f"{found}, so a trained fake score cannot be made of it", REMEDY)
+    reason = untrainable(patcher) or _not_adaptable(network)
+    if reason:
+        raise StylizationError("model", f"{reason}, so a trained fake score cannot be made of it", REMEDY)
     _check_peft()
 
 
@@ -143,7 +143,7 @@ class TrainedFake:
     def predict(
         self, requests: Sequence[tuple[Branch, list]], x: Tensor, level: Tensor, model_options: dict
     ) -> list[Tensor]:
-        """Denoised predictions of the fake, one (B, C, H, W) per request; arguments as of ``branches.predict``."""
+        """Denoised predictions of the fake, one (B, C, H, W) per request; arguments as of ``model.predict``."""
         _refuse_hooks(requests)
         with torch.no_grad():
             return predict(self._open(), requests, x, level, on_one_device(model_options))
@@ -187,12 +187,12 @@ class TrainedFake:
         # float16 would lose gradients that the mean has divided by the number of elements
         scale = clean.numel()
         with autograd():
-            found, gradients = self._gradients.of(loss, list(self._factors), scale)
+            before, gradients = self._gradients.of(loss, list(self._factors), scale)
             if all(gradient is None for gradient in gradients):
                 cause = "a node on it replaces the network's prediction (a step cache, for instance)"
                 raise StylizationError("model", f"{cause}, so the fake score cannot be trained", f"Remove it. {REMEDY}")
             self._descend(gradients, scale)
-        return found
+        return before
 
     def _open(self):
         if self._twin is None:

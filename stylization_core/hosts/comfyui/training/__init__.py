@@ -1,23 +1,21 @@
 """Trains small networks beside the loaded one, inside the graph.
 
 Enters: a MODEL, pictures, and what is to be learned. Leaves: networks for layers, with the state to go on from.
-Imported by nodes alone; imports ``model``.
+Imported by nodes alone; imports ``model``, and of ``attention`` what says whether networks fit a model.
 """
 
-from .class_adapter import ClassLesson
-from .injector import InjectorLesson
-from .loop import Lesson, Plan, TrainingSampler, plain_prompt, training_bytes
-from .picture_folders import encoded_pictures, input_folder_changed, picture_files
+from .class_adapter import ClassObjective
+from .injector import InjectorObjective
+from .loop import Plan
+from .picture_folders import input_folder_changed
+from .run import Training, loaded_networks, networks_to_train
 
 __all__ = [
-    "ClassLesson",
-    "InjectorLesson",
-    "Lesson",
+    "ClassObjective",
+    "InjectorObjective",
     "Plan",
-    "TrainingSampler",
-    "encoded_pictures",
+    "Training",
     "input_folder_changed",
-    "picture_files",
-    "plain_prompt",
-    "training_bytes",
+    "loaded_networks",
+    "networks_to_train",
 ]

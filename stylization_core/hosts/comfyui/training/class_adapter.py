@@ -30,7 +30,7 @@ Seen = Mapping[Layer, list[list[ClassTokens | None]]]
 """Tokens by layer, picture and class."""
 
 
-class ClassLesson:
+class ClassObjective:
     """Pairs of parts of pictures with their classes.
 
     Args:

@@ -1,7 +1,7 @@
 """Training of a Holistic Style Injector, on two questions in turn.
 
 Own pairs: one part of a picture gives the style in which another part is denoised; the loss is the model's own. It
-keeps results likely, but knows no style from anything else that two parts share. Strangers: the style is of another
+keeps results likely, but knows no style from anything else that two parts share. Cross pairs: the style is of another
 picture, and the estimate should have the moments of the style's and the structure of its own, as the paper's style and
 content losses ask of features. Both moments and structure are compared with what the model itself makes of the two
 pictures at the same level.
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ....trained_injector import TrainedInjector
 from ....training_pairs import (
+    drawn_cross_pairs,
     drawn_pairs,
-    drawn_strangers,
     level_weight,
     moment_distance,
     spread_shares,
@@ -26,7 +26,7 @@ from ....training_pairs import (
 from ..model import Attend, Call, Layer
 from .loop import Frozen
 
-STRANGERS = 0.5
+CROSS = 0.5
 """Share of the steps on pairs of different pictures."""
 
 STRUCTURE = 1.0
@@ -43,7 +43,7 @@ Tokens = Mapping[Layer, tuple[Tensor, Sequence[int]]]
 """By layer, with the token grid."""
 
 
-class InjectorLesson:
+class InjectorObjective:
     """Pairs of parts of pictures, and what the injector makes of them.
 
     Args:
@@ -65,9 +65,9 @@ class InjectorLesson:
         return self.injector.parameters()
 
     def loss(self, frozen: Frozen, draws: torch.Generator, *, idle: bool = False) -> Callable[[], Tensor]:
-        """Of a batch of own pairs, or of strangers; without autograd always the denoising loss of own pairs."""
-        strange = bool(torch.rand((), generator=draws) < STRANGERS) and torch.is_grad_enabled()
-        drawn = (drawn_strangers if strange else drawn_pairs)(self.latents, self.cells, self.rows, draws)
+        """Of a batch of own pairs, or of cross pairs; without autograd always the denoising loss of own pairs."""
+        crossed = bool(torch.rand((), generator=draws) < CROSS) and torch.is_grad_enabled()
+        drawn = (drawn_cross_pairs if crossed else drawn_pairs)(self.latents, self.cells, self.rows, draws)
         target, style = (frozen.scaled(each) for each in drawn)
         sigmas = frozen.sigmas(spread_shares(self.rows, draws))
         noises = [torch.randn(target.shape, generator=draws).to(target) for _ in range(2)]
@@ -77,12 +77,12 @@ class InjectorLesson:
         if idle:
             return lambda: _denoising(self._plain(frozen, noised, sigmas)[0], target, ratios)
         styled, tokens = self._plain(frozen, frozen.noised(style, noises[1], sigmas), sigmas)
-        plain = self._plain(frozen, noised, sigmas)[0] if strange else None
+        plain = self._plain(frozen, noised, sigmas)[0] if crossed else None
 
         def loss() -> Tensor:
             found = self._injected(frozen, noised, sigmas, ratios, tokens, kept)
             norms = sum(module.output_norm() for module in self.injector.layers.values())
-            if strange:
+            if crossed:
                 change = moment_distance(found, styled) + STRUCTURE * structure_distance(found, plain)
                 return change.mean() + OUTPUTS * norms
             return _denoising(found, target, ratios) + OUTPUTS * norms * torch.is_grad_enabled()

@@ -1,6 +1,6 @@
 """Trains a small network beside a frozen one, inside the graph.
 
-What is trained is a :class:`Lesson`; the loop around it is the same for all: a twin of the loaded network, one AdamW
+What is trained is a :class:`Objective`; the loop around it is the same for all: a twin of the loaded network, one AdamW
 step per iteration, draws that depend on seed and step alone, so that a training which was stopped goes on as if it had
 not been.
 """
@@ -106,7 +106,7 @@ class Frozen:
         return self._twin.process_latent_in(latents.to(self.device, torch.float32))
 
 
-class Lesson(Protocol):
+class Objective(Protocol):
     """What is trained.
 
     Attributes:
@@ -143,10 +143,10 @@ def _restored(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Para
 
 
 class TrainingSampler(comfy.samplers.Sampler):
-    """Trains inside a sampling run; what was reached stays in ``lesson`` and here, however the run ends.
+    """Trains inside a sampling run; what was reached stays in ``objective`` and here, however the run ends.
 
     Args:
-        lesson: what is trained; its modules stand on the CPU before and after.
+        objective: what is trained; its modules stand on the CPU before and after.
         modules: those that the training moves to the device.
         plan: how.
         start: steps done before.
@@ -155,13 +155,13 @@ class TrainingSampler(comfy.samplers.Sampler):
 
     def __init__(
         self,
-        lesson: Lesson,
+        objective: Objective,
         modules: list[nn.Module],
         plan: Plan,
         start: int = 0,
         state: Mapping[str, Tensor] | None = None,
     ):
-        self.lesson, self.modules, self.plan, self.step = lesson, modules, plan, start
+        self.objective, self.modules, self.plan, self.step = objective, modules, plan, start
         self.state: dict[str, Tensor] = dict(state or {})
         self.losses: list[float] = []
         self.gain: float | None = None
@@ -181,14 +181,14 @@ class TrainingSampler(comfy.samplers.Sampler):
     def _train(self, frozen: Frozen, callback: Callable | None, latent: Tensor) -> None:
         for module in self.modules:
             module.to(frozen.device).requires_grad_(True)
-        parameters, gradients, broken = self.lesson.parameters(), Gradients(), 0
+        parameters, gradients, broken = self.objective.parameters(), Gradients(), 0
         factors = list(parameters.values())
         optimizer = torch.optim.AdamW(factors, lr=self.plan.learning_rate, weight_decay=0.0)
         _restored(optimizer, parameters, self.state)
         try:
             while self.step < self.plan.steps:
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                loss = self.lesson.loss(frozen, stream(self.plan.seed, f"{self.lesson.purpose}.{self.step}"))
+                loss = self.objective.loss(frozen, stream(self.plan.seed, f"{self.objective.purpose}.{self.step}"))
                 # float16 would lose gradients that the mean has divided by the number of elements
                 scale = float(latent.numel())
                 found, slopes = gradients.of(loss, factors, scale)
@@ -218,8 +218,8 @@ class TrainingSampler(comfy.samplers.Sampler):
         for place in range(CHECKS):
             for index, idle in enumerate((False, True)):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                draws = stream(self.plan.seed, f"{self.lesson.purpose}.check.{place}")
-                sums[index] += float(self.lesson.loss(frozen, draws, idle=idle)())
+                draws = stream(self.plan.seed, f"{self.objective.purpose}.check.{place}")
+                sums[index] += float(self.objective.loss(frozen, draws, idle=idle)())
         gain = 1 - sums[0] / max(sums[1], 1e-12)
         text = "[Stylization] %d steps of training; loss of %d fresh batches %.4f, without it %.4f (%.2f %% less)"
         logging.info(text, self.step, CHECKS, sums[0] / CHECKS, sums[1] / CHECKS, 100 * gain)

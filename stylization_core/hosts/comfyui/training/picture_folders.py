@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ....errors import StylizationError
+from ....finite import check_finite
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 STEP = 32
@@ -43,7 +44,12 @@ def picture_files(folder: str) -> list[Path]:
         raise StylizationError(
             "folder", f"there is no folder '{folder}' in the input folder", "Put your pictures there"
         )
-    found = sorted(one for one in place.iterdir() if one.suffix.lower() in ENDINGS and one.is_file())
+    # hidden files are no pictures: macOS puts a companion "._name.png" beside each on disks of other systems
+    found = sorted(
+        one
+        for one in place.iterdir()
+        if one.suffix.lower() in ENDINGS and not one.name.startswith(".") and one.is_file()
+    )
     if not found:
         raise StylizationError("folder", f"'{folder}' holds no picture", f"Put pictures there ({', '.join(ENDINGS)})")
     return found
@@ -77,11 +83,53 @@ def encoded_pictures(files: list[Path], vae, side: int) -> list[Tensor]:
 
 
 def _read(file: Path) -> Image.Image:
+    """The picture upright, in RGB with 8 bits; of several frames the first.
+
+    Raises:
+        StylizationError: it is damaged, or its values have no scale that can be known.
+    """
     try:
         with Image.open(file) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+            if getattr(opened, "n_frames", 1) > 1:
+                logging.warning("[Stylization] %s has several frames; the first one is taken", file.name)
+            return _opaque(_eight_bit(ImageOps.exif_transpose(opened), opened.format))
+    except Exception as error:
+        # damaged files make decoders fail in many ways: struct.error, SyntaxError, zlib.error, a bomb's error ...
         raise StylizationError(file.name, f"it cannot be read: {error}", "Take it out of the folder") from error
+
+
+def _eight_bit(picture: Image.Image, kind: str | None) -> Image.Image:
+    """Greys of more than eight bits in eight; Pillow would cut what is above 255 to white.
+
+    Raises:
+        ValueError: the largest value fits no usual scale.
+    """
+    if not picture.mode.startswith(("I", "F")):
+        return picture
+    values = np.asarray(picture).astype(np.float64)
+    largest = float(values.max())
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError("its values are negative, NaN or infinite")
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and kind == "PNG"):
+        white = 65535.0
+    else:
+        # floats and 32-bit numbers name no white: the usual scale above the largest value
+        scales = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0, 2.0**32 - 1)
+        white = next((scale for scale in scales if largest <= scale), None)
+        if white is None:
+            raise ValueError(f"its values reach {largest:g}, which is no usual white")
+    return Image.fromarray((values * (255.0 / white)).round().astype(np.uint8), "L")
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """In RGB, on white where it is transparent: the colour beneath is nobody's choice."""
+    clear = "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+    if not clear:
+        return picture.convert("RGB")
+    if picture.mode in ("La", "RGBa"):
+        picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[picture.mode])
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def _resized(picture: Image.Image, side: int) -> Image.Image:
@@ -98,9 +146,7 @@ def _latent(picture: Image.Image, vae) -> Tensor:
     latent = vae.encode(pixels)
     if latent.ndim != 4:
         raise StylizationError("vae", f"it makes latents of shape {tuple(latent.shape)}", "Connect the VAE of model")
-    if not latent.isfinite().all():
-        raise StylizationError("vae", "its latents hold NaN or infinite values", "Start ComfyUI with --fp32-vae")
-    return latent[0].cpu()
+    return check_finite(latent, "vae, latents", "Start ComfyUI with --fp32-vae")[0].cpu()
 
 
 def input_folder_changed(folder: str) -> str:

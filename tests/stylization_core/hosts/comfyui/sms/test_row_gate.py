@@ -253,11 +253,11 @@ def test_deltas_are_kept_in_the_dtype_of_the_run_and_made_once(rig, dtype):
     delta = rig.style_branch.Delta(1.0, ("diff", (torch.ones(5, 6),)))
     branch = rig.style_branch.StyleBranch("ones", {"layer.weight": (delta,)})
     gate = rig.row_gate.RowGate(branch)
-    act = gate._placed_delta(("layer", 0), "weight", delta, layer, torch.zeros(1, 5, dtype=dtype))
+    act = gate._action(("layer", 0), "weight", delta, layer, torch.zeros(1, 5, dtype=dtype))
     x, y = torch.ones(2, 6, dtype=dtype), torch.zeros(2, 5, dtype=dtype)
     act(x, y)
     assert torch.equal(y, torch.full((2, 5), 6.0, dtype=dtype))
-    assert gate._placed_delta(("layer", 0), "weight", delta, layer, y) is act
+    assert gate._action(("layer", 0), "weight", delta, layer, y) is act
 
 
 def test_hooks_are_gone_after_a_failing_model_call(rig, micro):
