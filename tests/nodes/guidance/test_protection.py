@@ -140,7 +140,7 @@ def test_inside_is_the_original_to_the_last_bit(merge, feather, rows):
     assert 0.5 < seam < 2 and len(text.splitlines()) == rows + 1
 
 
-def test_seam_is_that_of_the_worst_picture_and_told_for_each(merge):
+def test_seam_is_that_of_the_worst_picture_and_stated_for_each(merge):
     """Grey 0.2 with steps of 0.1 and 0.4, in units of a 255th."""
     original = torch.full((1, 40, 64, 3), 0.2)
     styled = torch.stack([original[0] + 0.1, original[0] + 0.4])

@@ -165,10 +165,10 @@ def test_any_size_and_batch(rig, execute, styled, shape):
     assert result.shape == shape and torch.isfinite(result).all()
 
 
-def test_resuming_goes_on_from_the_reached_latent(rig, execute, styled):
-    reached = {"samples": picture(rig) + 0.5}
-    result = execute(styled, steps=9, resume_latent=reached, resume_step=8)["samples"]
-    assert (result - reached["samples"]).abs().max() < (result - picture(rig)).abs().max()
+def test_resuming_goes_on_from_the_connected_latent(rig, execute, styled):
+    resume = {"samples": picture(rig) + 0.5}
+    result = execute(styled, steps=9, resume_latent=resume, resume_step=8)["samples"]
+    assert (result - resume["samples"]).abs().max() < (result - picture(rig)).abs().max()
 
 
 def broken(rig) -> dict:

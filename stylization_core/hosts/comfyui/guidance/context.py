@@ -11,7 +11,7 @@ from torch import Tensor
 from ....errors import StylizationError
 from ....randomness import stream
 from ..model import Levels, NoiseWindow
-from ..sms import ProtectedRegion, Refinement, SpectrumHold
+from ..sms import NOT_FINITE, ProtectedRegion, Refinement, SpectrumHold
 from .settings import ScoreGuidance
 
 Windowed = SpectrumHold | Refinement | ScoreGuidance | ProtectedRegion
@@ -37,6 +37,32 @@ class Missing:
     subject: str = "content"
     empty: str = "Connect VAE Encode of your picture to content, or sample from it"
     noised: str = "Connect VAE Encode of your picture to content"
+
+
+class FiniteSoFar:
+    """Whether what a run was made from is finite: noted at each step, asked once, since asking waits for the device."""
+
+    def __init__(self):
+        self._finite: Tensor | None = None
+
+    def note(self, *predictions: Tensor) -> None:
+        """Remember whether these are finite."""
+        for prediction in predictions:
+            finite = torch.isfinite(prediction).all()
+            self._finite = finite if self._finite is None else self._finite & finite
+
+    def check(self, subject: str, what: str) -> None:
+        """After the run.
+
+        Args:
+            subject: the input to look at.
+            what: what was noted, in words.
+
+        Raises:
+            StylizationError: some of it held NaN or infinite values.
+        """
+        if self._finite is not None and not self._finite:
+            raise StylizationError(subject, f"{what} held NaN or infinite values in this run", NOT_FINITE)
 
 
 class SamplingContext:

@@ -13,7 +13,7 @@ from ....relevance import live_relevance, obeyed
 from ....spectrum import hold_band
 from ..model import process
 from ..sms import ProtectedRegion, Refinement, SpectrumHold, ask_pair, precomputed
-from .context import SamplingContext
+from .context import FiniteSoFar, SamplingContext
 
 
 class Regularizer:
@@ -47,6 +47,7 @@ class Refiner:
         self.run, self.settings = run, settings
         self.window = run.window(settings)
         self.content = run.content(settings.content)
+        self.finite = FiniteSoFar()
         self.map = None
         if settings.mask is not None:
             self.map = latent_mask(settings.mask, self.run.noise).clamp_min(settings.floor)
@@ -62,7 +63,9 @@ class Refiner:
         model, options = self.run.guider.inner_model, self.run.model_options
         # no node is at work during a step: an error there has to bring the name of the one it is about
         with naming(self.settings.node):
-            return ask_pair(model, self.conds["positive"], self.conds["negative"], x, sigma, options)
+            answers = ask_pair(model, self.conds["positive"], self.conds["negative"], x, sigma, options)
+        self.finite.note(*answers)
+        return answers
 
     def act(self, denoised: Tensor, sigma: float) -> Tensor:
         if not self.window.open_at(sigma):
@@ -73,6 +76,15 @@ class Refiner:
             noised = self.run.levels.noised(content, self.run.map_noise, sigma)
             relevance = live_relevance(*self._ask(noised, sigma), floor=self.settings.floor)
         return obeyed(denoised.float(), self.content, relevance, min(1.0, self.run.strength)).to(denoised)
+
+    def check(self) -> None:
+        """After the run.
+
+        Raises:
+            StylizationError: a live map was made from answers that are not finite.
+        """
+        with naming(self.settings.node):
+            self.finite.check("edit and empty", "the model's answers to them")
 
 
 class Protector:

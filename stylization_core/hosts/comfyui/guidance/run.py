@@ -61,6 +61,7 @@ class _Run:
     def __init__(self, context: SamplingContext):
         self.context = context
         self.holds: list = []
+        self.asking: list = []
         self.guidance = None
 
     def open(self, denoise_mask: Tensor | None) -> None:
@@ -70,10 +71,13 @@ class _Run:
         if guidance is not None and guidance.strength != 0 and self.context.entered(guidance):
             with naming(guidance.node):
                 self.guidance = Guidance(self.context, guidance)
+                self.asking.append(self.guidance)
                 self.guidance.open(denoise_mask)
         if refinement is not None and self.context.entered(refinement):
             with naming(refinement.node):
-                self.holds.append(Refiner(self.context, refinement))
+                refiner = Refiner(self.context, refinement)
+            self.asking.append(refiner)
+            self.holds.append(refiner)
         if spectrum is not None and spectrum.hold != 0 and self.context.entered(spectrum):
             with naming(spectrum.node):
                 self.holds.append(Regularizer(self.context, spectrum))
@@ -85,10 +89,9 @@ class _Run:
             self.guidance.holds, self.holds = self.holds, []
 
     def check(self) -> None:
-        """After the run: refuse a result that was made from predictions which are not finite."""
-        if self.guidance is not None:
-            with naming(self.guidance.settings.node):
-                self.guidance.check()
+        """After the run: refuse a result that was made from answers of the model which are not finite."""
+        for part in self.asking:
+            part.check()
 
     @property
     def acts(self) -> bool:
@@ -125,4 +128,4 @@ class _Run:
         if self.guidance is not None:
             self.guidance.close()
             self.guidance.holds = []
-        self.holds, self.guidance = [], None
+        self.holds, self.asking, self.guidance = [], [], None

@@ -7,11 +7,11 @@ import logging
 import torch
 from torch import Tensor
 
-from ....errors import StylizationError
+from ....errors import naming
 from ....sms.guidance import EditPath, added
 from ..model import BASE, BRANCHES, Branch, predict
-from ..sms import NOT_FINITE, PROMPT_PAIR, STYLE, RowGate, SecondModel
-from .context import Missing, SamplingContext
+from ..sms import PROMPT_PAIR, STYLE, RowGate, SecondModel
+from .context import FiniteSoFar, Missing, SamplingContext
 from .settings import ScoreGuidance
 
 HIGHEST = 1e4
@@ -43,7 +43,7 @@ class Guidance:
         self.second = None if style.patcher is None else SecondModel(style.patcher, run.guider.original_conds)
         self.holds: list = []
         self._answer: tuple | None = None
-        self._finite: Tensor | None = None
+        self.finite = FiniteSoFar()
 
     def open(self, denoise_mask: Tensor | None) -> None:
         """Make a second model ready."""
@@ -85,7 +85,8 @@ class Guidance:
             requests.append((Branch(STYLE, 0), conds[0]))
         base, *others = predict(model, requests, x, level, options, self.gate, executor)
         style = others[-1] if self.second is None else self.second.predict(PROMPT_PAIR[:1], x, level, None)[0]
-        return self._note((style, base)), others[0] if negative else None
+        self.finite.note(style, base)
+        return (style, base), others[0] if negative else None
 
     def act(self, denoised: Tensor, sigma: float, args: dict) -> Tensor:
         answer = self._answer
@@ -121,13 +122,8 @@ class Guidance:
         else:
             requests = [(Branch(STYLE, 0), args["cond"])]
             style = predict(args["model"], requests, x, level, self.run.model_options, self.gate)[0]
-        return self._note((style, args["cond_denoised"]))
-
-    def _note(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """``pair`` itself; whether it is finite is asked at the end, since an answer now would wait for the device."""
-        finite = torch.isfinite(pair[0]).all() & torch.isfinite(pair[1]).all()
-        self._finite = finite if self._finite is None else self._finite & finite
-        return pair
+        self.finite.note(style, args["cond_denoised"])
+        return style, args["cond_denoised"]
 
     def check(self) -> None:
         """After the run.
@@ -135,10 +131,8 @@ class Guidance:
         Raises:
             StylizationError: a prediction held NaN or infinite values, and with it the picture.
         """
-        if self._finite is not None and not self._finite:
-            raise StylizationError(
-                "model", "the style's or the base's prediction held NaN or infinite values in this run", NOT_FINITE
-            )
+        with naming(self.settings.node):
+            self.finite.check("model", "the style's or the base's prediction")
 
     def close(self) -> None:
         if self.second is not None:

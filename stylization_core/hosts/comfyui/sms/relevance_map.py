@@ -32,14 +32,11 @@ def ask_pair(inner_model, edit: list, empty: list, x: Tensor, sigma: float, mode
     """Denoised predictions (edit, empty) of the base model for processed conditionings.
 
     Raises:
-        StylizationError: a step cache on the model, whose answers are of another noise; an answer that is not finite.
+        StylizationError: a step cache on the model, whose answers are of another noise.
     """
     refuse_step_caches(model_options)
     requests = [(Branch(BASE, 0), edit), (Branch(BASE, 1), empty)]
-    answers = predict(inner_model, requests, x, x.new_full((x.shape[0],), sigma), model_options)
-    for prompt, answer in zip(("edit", "empty"), answers, strict=True):
-        check_finite(answer, f"{prompt}, the model's answer to it at sigma {sigma:.3g}", NOT_FINITE)
-    return answers
+    return predict(inner_model, requests, x, x.new_full((x.shape[0],), sigma), model_options)
 
 
 def precomputed(
@@ -54,13 +51,20 @@ def precomputed(
     """The relevance map of a clean latent (B, C, H, W): maps of several levels and noises, averaged and scaled.
 
     ``scaling`` goes to :func:`robust_relevance`. Costs two model rows per picture, level and noise.
+
+    Raises:
+        StylizationError: an answer that is not finite.
     """
     draws = stream(seed, "sms.relevance")
     maps = []
     for t in (t for _ in range(noises) for t in TIMESTEPS):
         noise = torch.randn(source.shape, generator=draws).to(source.device)
         sigma = levels.model(vp_sigma(t))
-        maps.append(discrepancy(*ask(levels.noised(source, noise, sigma), sigma)))
+        answers = ask(levels.noised(source, noise, sigma), sigma)
+        for prompt, answer in zip(("edit", "empty"), answers, strict=True):
+            subject = f"{prompt} prompt of the relevance map, the model's answer at sigma {sigma:.3g}"
+            check_finite(answer, subject, NOT_FINITE)
+        maps.append(discrepancy(*answers))
     return robust_relevance(torch.stack(maps).float(), **scaling)
 
 

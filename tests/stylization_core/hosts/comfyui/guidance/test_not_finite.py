@@ -26,7 +26,10 @@ def test_relevance_map(rig, micro, which):
     prompts = {"edit": rig.runs.conditioning(7), "empty": rig.runs.conditioning(8), which: broken(rig)}
     sampler, source = rig.relevance_map.RelevanceSampler(), rig.runs.latent()
     message = refusal(lambda: rig.relevance_map.relevance_mask(micro, source, sampler, seed=3, **prompts))
-    assert message.startswith(f"{which}, the model's answer to it at sigma ") and "are NaN or infinite" in message
+    assert (
+        message.startswith(f"{which} prompt of the relevance map, the model's answer at sigma ")
+        and "are NaN or infinite" in message
+    )
     assert sampler.map is None
 
 
@@ -34,7 +37,8 @@ def test_relevance_map(rig, micro, which):
 def test_refiner(rig, micro, live):
     made = rig.ordinary.refined(micro, edit=broken(rig), empty=rig.runs.conditioning(8), live=live)
     message = refusal(lambda: rig.ordinary.sample(made, rig.runs.latent()))
-    assert message.startswith("Stylize Semantic Refiner, edit, the model's answer to it at sigma ")
+    said = "edit and empty: the model's answers" if live else "edit prompt of the relevance map, the model's answer at"
+    assert message.startswith(f"Stylize Semantic Refiner, {said}")
 
 
 def test_style_score(rig, styled):

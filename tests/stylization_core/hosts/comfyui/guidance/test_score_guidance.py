@@ -129,7 +129,7 @@ def test_score_of_a_second_checkpoint_equals_the_gate(rig, micro, styled, path):
             assert other.model.current_patcher is None
 
 
-def test_second_checkpoint_is_told_the_inpaint_mask(rig, micro, monkeypatch):
+def test_second_checkpoint_gets_the_inpaint_mask(rig, micro, monkeypatch):
     """An inpainting network takes the mask among its inputs."""
     second, seen = rig.micro.unet(seed=1), []
     original = second.model.extra_conds
