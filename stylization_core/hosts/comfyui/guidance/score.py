@@ -10,7 +10,7 @@ from torch import Tensor
 from ....errors import StylizationError
 from ....sms.guidance import EditPath, added
 from ..model import BASE, BRANCHES, Branch, predict
-from ..sms import PROMPT_PAIR, NOT_FINITE, STYLE, RowGate, SecondModel
+from ..sms import NOT_FINITE, PROMPT_PAIR, STYLE, RowGate, SecondModel
 from .context import Missing, SamplingContext
 from .settings import ScoreGuidance
 
