@@ -163,6 +163,9 @@ class RunningScale:
     def update(self, gradient: Tensor) -> float:
         """The scale after one more gradient."""
         rms = float(gradient.float().square().mean().sqrt())
+        if not math.isfinite(rms):
+            # a broken gradient is skipped by the optimiser and must not stay in the mean
+            return max(self.value, self.floor, 1e-12)
         self.value = rms if self.count == 0 else self.decay * self.value + (1 - self.decay) * rms
         self.count += 1
         if self.count == WARMUP:

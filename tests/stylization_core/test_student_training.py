@@ -111,6 +111,8 @@ def test_the_scale_never_falls_below_a_quarter_of_what_it_was():
         found = scale.update(torch.full((10,), 1e-6))
     assert found == pytest.approx(0.5)
     assert scale.update(torch.full((10,), 1e4)) > 100  # it follows upwards
+    before = scale.value
+    assert scale.update(torch.full((10,), float("nan"))) == scale.value == before
 
 
 def test_objectives_lead_as_they_are_named():
