@@ -29,7 +29,7 @@ def plan(steps: int = 30, **given) -> loop.Plan:
 
 
 def student() -> Student:
-    return Student(12, 1, seed=2)
+    return Student(48, 1, seed=2)
 
 
 def quadratic(found, photo, relevance, step, steps, draws) -> loop.Asked:
@@ -42,7 +42,7 @@ def weights(made: Student) -> list[torch.Tensor]:
 
 
 def test_it_learns_its_targets():
-    training = loop.StudentTraining(student(), samples(), plan(150, learning_rate=3e-3), held_out=samples(1, first=9))
+    training = loop.StudentTraining(student(), samples(), plan(150, learning_rate=1e-2), held_out=samples(1, first=9))
     found = training.run()
     assert sum(training.losses[-10:]) < 0.5 * sum(training.losses[:10])
     before, after = training.validation[0][1], min(loss for _, loss in training.validation)
@@ -69,7 +69,7 @@ def test_stopped_and_continued_is_undisturbed_bit_for_bit(objective):
         first.run(stop)
     tensors, plain = first.state()
     plain = json.loads(json.dumps(plain))
-    second = loop.StudentTraining(Student(12, 1, seed=77), samples(), **given)
+    second = loop.StudentTraining(Student(48, 1, seed=77), samples(), **given)
     second.restore(tensors, plain)
     second.run()
     for one, other in zip(weights(whole.kept()), weights(second.kept()), strict=True):
