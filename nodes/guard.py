@@ -35,12 +35,17 @@ def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node itself, its ``execute`` behind :func:`check_inputs` and under its display name."""
     execute = node.execute.__func__
     signature = inspect.signature(execute)
+    # a node may take the inputs that it hands on together: **settings
+    gathered = [one.name for one in signature.parameters.values() if one.kind is inspect.Parameter.VAR_KEYWORD]
 
     @functools.wraps(execute)
     def checked(cls, *given, **inputs) -> io.NodeOutput:
         schema = node.GET_SCHEMA()
         with naming(schema.display_name):
-            check_inputs(schema, signature.bind(cls, *given, **inputs).arguments)
+            values = dict(signature.bind(cls, *given, **inputs).arguments)
+            for name in gathered:
+                values |= values.pop(name, {})
+            check_inputs(schema, values)
             return execute(cls, *given, **inputs)
 
     node.execute = classmethod(checked)

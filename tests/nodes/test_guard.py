@@ -164,6 +164,24 @@ def test_a_mask_of_load_image_without_transparency_is_named_as_such(guard):
     guard.check_marked(like(torch.zeros(1, 64, 64), 0.01), "mask")
 
 
+def test_inputs_that_a_node_takes_together_are_looked_at_too(guard, kinds):
+    class Node(kinds.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            inputs = [kinds.Int.Input(name, default=1, min=0, max=3) for name in ("first", "second")]
+            return kinds.Schema(node_id="Node", display_name="The Node", category="test", inputs=inputs, outputs=[])
+
+        @classmethod
+        def execute(cls, first, **settings):
+            return kinds.NodeOutput(first, settings)
+
+    node = guard.guarded(Node)
+    assert node.execute(1, second=2).result == (1, {"second": 2})
+    for given, name in (({"first": 9, "second": 2}, "first"), ({"first": 1, "second": 9}, "second")):
+        with pytest.raises(ValueError, match=f"^The Node, {name}: it is 9"):
+            node.execute(**given)
+
+
 def test_an_error_of_a_node_carries_its_name_wherever_it_comes_from(guard, kinds):
     errors = importlib.import_module("stylization.stylization_core.errors")
 
