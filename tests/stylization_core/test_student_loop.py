@@ -45,7 +45,9 @@ def weights(made: Student) -> list[torch.Tensor]:
 
 
 def test_it_learns_its_targets():
-    training = loop.StudentTraining(student(), samples(), plan(150, learning_rate=3e-3, shift_weight=0.0), samples(1, first=9))
+    training = loop.StudentTraining(
+        student(), samples(), plan(150, learning_rate=3e-3, shift_weight=0.0), samples(1, first=9)
+    )
     found = training.run()
     assert sum(training.losses[-10:]) < 0.5 * sum(training.losses[:10])
     before, after = training.validation[0][1], min(loss for _, loss in training.validation)
