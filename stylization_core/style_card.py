@@ -114,7 +114,7 @@ def mixed(cards: Sequence[StyleCard], weights: Sequence[float]) -> StyleCard:
     """
     total = sum(weights)
     if not math.isfinite(total) or total <= 1e-6:
-        raise StylizationError("weights", f"their sum is {total:g}", "Give weights whose sum is above 0")
+        raise StylizationError("card", f"its weights' sum is {total:g}", "Give cards weights whose sum is above 0")
     first = cards[0]
     for one in cards[1:]:
         if one.family != first.family:
@@ -167,7 +167,9 @@ def load(path: Path) -> StyleCard:
     """
     tensors, metadata = read_tensors(path, AGAIN, LARGEST)
     if metadata.get("format") != FORMAT:
-        raise StylizationError(path.name, "it is no style card", "Choose a file of Stylize Save Style Card")
+        raise StylizationError(
+            path.name, "it is no style card", "Choose a file that 'Stylize Save Style Card' has written"
+        )
     if metadata.get("version") != str(VERSION):
         raise StylizationError(
             path.name, f"its version is {metadata.get('version')}, known is {VERSION}", "Update the Stylization pack"

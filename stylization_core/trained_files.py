@@ -25,6 +25,8 @@ RESUME = ".resume.safetensors"
 """Files of this name beside a network hold what its training needs to go on."""
 
 
+ANY = "a training node of this pack"
+
 AGAIN = "Train it again, or get the file once more"
 ANEW = "Take that file away; the optimiser then begins anew"
 
@@ -43,8 +45,11 @@ def resume_path(path: Path) -> Path:
     return path.with_suffix(RESUME)
 
 
-def read(path: Path, wanted: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(path: Path, wanted: str, maker: str = ANY) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file whose format is ``wanted``, as "name/version".
+
+    Args:
+        maker: who writes such files, for the message.
 
     Raises:
         StylizationError: no such file, another format, another version, or damaged.
@@ -53,9 +58,7 @@ def read(path: Path, wanted: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     name, _, version = metadata.get("format", "").partition("/")
     known, _, known_version = wanted.partition("/")
     if name != known:
-        raise StylizationError(
-            path.name, f"it is no file of the kind {known}", "Choose one that the training node has written"
-        )
+        raise StylizationError(path.name, f"it is no file of {maker}", f"Choose a file that {maker} has written")
     if version != known_version:
         raise StylizationError(
             path.name, f"its version is {version or 'missing'}, known is {known_version}", "Update the Stylization pack"
@@ -127,13 +130,13 @@ class LayerNetworks(ABC):
         write_tensors(self.parameters(), path, metadata)
 
     @classmethod
-    def load(cls, path: Path):
+    def load(cls, path: Path, maker: str = ANY):
         """Read them; call it outside inference mode if they are to be trained on.
 
         Raises:
             StylizationError: no such file, none of this kind, another version, or damaged.
         """
-        tensors, metadata = read(path, cls.FORMAT)
+        tensors, metadata = read(path, cls.FORMAT, maker)
         widths = cls._widths(path, metadata, tensors)
         family = metadata.get("base", "")
         if not family or len(family) > 100:

@@ -6,6 +6,7 @@ Importing this module puts ComfyUI and the pack in place.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import sys
 import time
@@ -22,6 +23,7 @@ load.pack()
 from stylization_host import comfy_base, comfy_inprocess, comfy_tree, scores  # noqa: E402
 
 comfy_inprocess.enter()
+atexit.register(comfy_inprocess.leave)
 
 ROOT = comfy_tree.ROOT
 sys.path.append(str(ROOT / "pocket"))

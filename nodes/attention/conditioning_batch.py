@@ -42,6 +42,67 @@ class StylizeConditioningBatch(io.ComfyNode):
             return io.NodeOutput([_joined(first, second)])
 
 
+BY_PICTURE = ("pooled_output", "attention_mask", "conditioning_llama3")
+"""Entries with a row for each picture."""
+
+CONTROL = ("control", "control_apply_to_uncond")
+"""Of the prompts before; those of the next one are refused with a message of their own."""
+
+DEFAULTS = {
+    "strength": 1.0,
+    "start_percent": 0.0,
+    "end_percent": 1.0,
+    "set_area_to_bounds": False,
+    "mask_strength": 1.0,
+}
+"""What an entry means where it is not there."""
+
+MEANINGS = {
+    "hooks": "its hooks (LoRAs, say) are",
+    "start_percent": "its time range is",
+    "end_percent": "its time range is",
+    "area": "its area is",
+    "mask": "its mask is",
+    "strength": "its strength is",
+    "width": "its size is",
+    "height": "its size is",
+    "target_width": "its target size is",
+    "target_height": "its target size is",
+    "concat_latent_image": "the picture that it shows an inpainting or editing model is",
+    "concat_mask": "the mask that it shows an inpainting model is",
+}
+
+
+def _check_common(options: dict, others: dict) -> None:
+    """Refuse what a batch has one of for all its pictures, where two prompts differ in it.
+
+    Raises:
+        StylizationError: names the entry.
+    """
+    for key in sorted({*options, *others} - {*BY_PICTURE, *CONTROL, "uuid"}):
+        default = DEFAULTS.get(key)
+        if not _equal(options.get(key, default), others.get(key, default)):
+            raise StylizationError(
+                "conditioning",
+                f"{MEANINGS.get(key, f'its entry {key!r} is')} not that of previous, and a batch has one for all",
+                "Batch plain prompts, and set it for all of them behind this node",
+            )
+
+
+def _equal(one: object, other: object) -> bool:
+    """Equality of nested sequences, dicts and tensors; other objects go by their own."""
+    if one is other:
+        return True
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        both = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+        return both and one.shape == other.shape and bool((one == other.to(one)).all())
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)
+
+
 def _only_entry(conditioning, subject: str):
     if len(conditioning) != 1:
         raise StylizationError(
@@ -56,7 +117,8 @@ def _joined(first, second):
     """One entry with the rows of both.
 
     Raises:
-        StylizationError: prompts of different text encoders, or masked ones of different length.
+        StylizationError: prompts of different text encoders, masked ones of different length, or prompts that act
+            elsewhere, at other times, at another size or with other LoRAs.
     """
     tokens, options = first
     more, others = second
@@ -73,10 +135,11 @@ def _joined(first, second):
             f"it has {more.shape[1]} tokens, previous {tokens.shape[1]}, and this text encoder masks them",
             "Make the prompts equally long",
         )
+    _check_common(options, others)
     # attention to whole repetitions is the same as to one
     rows = torch.cat([each.repeat(1, length // each.shape[1], 1) for each in (tokens, more)])
     joined = dict(options)
-    for key in ("pooled_output", "attention_mask", "conditioning_llama3"):
+    for key in BY_PICTURE:
         one, other = options.get(key), others.get(key)
         if (one is None) != (other is None):
             raise StylizationError(

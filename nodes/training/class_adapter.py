@@ -85,7 +85,7 @@ class StylizeTrainClassAdaptive(io.ComfyNode):
         )
         check_unet(model)
         chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
-        begun = networks_to_train(ClassAdapter, model, chosen, seed, earlier_file(FOLDER, resume))
+        begun = networks_to_train(ClassAdapter, model, chosen, seed, earlier_file(FOLDER, resume), MAKER)
         return io.NodeOutput(
             training.run(*begun, lambda networks, *pictures: ClassObjective(networks, *pictures, batch_size, tokens))
         )
@@ -118,7 +118,7 @@ class StylizeLoadClassAdaptive(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:
-        return io.NodeOutput(loaded_networks(ClassAdapter, found(FOLDER, adapter_name, "adapter_name")))
+        return io.NodeOutput(loaded_networks(ClassAdapter, found(FOLDER, adapter_name, "adapter_name"), MAKER))
 
     @classmethod
     def fingerprint_inputs(cls, adapter_name):

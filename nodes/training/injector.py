@@ -75,7 +75,7 @@ class StylizeTrainHolisticInjector(io.ComfyNode):
         )
         check_unet(model)
         chosen = chosen_layers(model.model.diffusion_model, layers, custom_layers)
-        begun = networks_to_train(TrainedInjector, model, chosen, seed, earlier_file(FOLDER, resume))
+        begun = networks_to_train(TrainedInjector, model, chosen, seed, earlier_file(FOLDER, resume), MAKER)
         return io.NodeOutput(
             training.run(*begun, lambda networks, *pictures: InjectorObjective(networks, *pictures, batch_size))
         )
@@ -108,7 +108,7 @@ class StylizeLoadHolisticInjector(io.ComfyNode):
 
     @classmethod
     def execute(cls, injector_name) -> io.NodeOutput:
-        return io.NodeOutput(loaded_networks(TrainedInjector, found(FOLDER, injector_name, "injector_name")))
+        return io.NodeOutput(loaded_networks(TrainedInjector, found(FOLDER, injector_name, "injector_name"), MAKER))
 
     @classmethod
     def fingerprint_inputs(cls, injector_name):

@@ -102,7 +102,6 @@ dependent = Dependent("none", {"first": drawn, "second": drawn}, 2)
 dependent.cells = cells.Cells(Path(sys.argv[2]) / "dependent", ("first", "second"), 2)
 dependent.make()
 found["dependent"] = [[number, method, row["width"]] for (number, method), row in dependent.cells.records().items()]
-load.module("common.host").comfy_inprocess.leave()
 print("FOUND" + json.dumps(found))
 """
 

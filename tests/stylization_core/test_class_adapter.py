@@ -103,5 +103,5 @@ def test_file_gives_back_every_bit_and_is_no_injector(tmp_path):
     assert kept.family == "SDXL" and kept.parameters().keys() == made.parameters().keys()
     assert all(name.startswith(("caca.output.1.0.", "caca.middle.0.0.")) for name in kept.parameters())
     assert all(torch.equal(kept.parameters()[name], value) for name, value in made.parameters().items())
-    with pytest.raises(ValueError, match="it is no file of the kind hsi-injector"):
+    with pytest.raises(ValueError, match="it is no file of a training node of this pack"):
         TrainedInjector.load(path)

@@ -213,7 +213,7 @@ def changed_file(path, metadata=(), tensors=()):
 @pytest.mark.parametrize(
     ("metadata", "tensors", "words"),
     [
-        ({"format": "stylization-style-card"}, {}, "it is no file of the kind hsi-injector"),
+        ({"format": "stylization-style-card"}, {}, "it is no file of a training node of this pack"),
         ({"format": "hsi-injector/2"}, {}, "its version is 2, known is 1"),
         ({"layers": "[3"}, {}, "its description is damaged"),
         ({"layers": '{"output.1.0": 8}'}, {}, "of shape"),

@@ -60,10 +60,50 @@ def test_lengths_are_met_by_whole_repetitions(rig, batch, lengths):
         assert torch.equal(row, one[0].repeat(whole // length, 1))
 
 
-def test_other_entries_are_those_of_the_first(rig, batch):
-    one, two = rig.runs.conditioning(1, width=64, guidance=3.0), rig.runs.conditioning(2, strength=0.5)
+def test_what_all_prompts_have_alike_is_kept(rig, batch):
+    """Also where one of them says what the other means without saying it."""
+    hooks, mask = object(), torch.ones(1, 96, 80)
+    common = {"guidance": 3.0, "hooks": hooks, "area": (4, 4, 0, 0), "gligen": ("position", hooks, [mask, (1, 2)])}
+    one = rig.runs.conditioning(1, **common, mask=mask, end_percent=0.5)
+    two = rig.runs.conditioning(2, **common, mask=mask.clone(), end_percent=0.5, strength=1.0, start_percent=0.0)
     ((_, entries),) = batch(one, two)
-    assert entries == {"guidance": 3.0}
+    assert entries == {**common, "mask": mask, "end_percent": 0.5}
+
+
+OF_ALL = {
+    "hooks": (object(), "its hooks (LoRAs, say) are"),
+    "start_percent": (0.5, "its time range is"),
+    "end_percent": (0.5, "its time range is"),
+    "mask": (torch.ones(1, 96, 80), "its mask is"),
+    "area": ((4, 4, 0, 0), "its area is"),
+    "strength": (0.5, "its strength is"),
+    "height": (1024, "its size is"),
+    "target_height": (1024, "its target size is"),
+    "concat_mask": (torch.ones(1, 1, 96, 80), "the mask that it shows an inpainting model is"),
+    "gligen": (("position", None, []), "its entry 'gligen' is"),
+    "whatever": ({"a": [1]}, "its entry 'whatever' is"),
+}
+
+
+@pytest.mark.parametrize("side", ["first", "second", "other"])
+@pytest.mark.parametrize("key", OF_ALL)
+def test_what_prompts_cannot_have_each_for_themselves_is_refused(rig, refusal, node, key, side):
+    """The second's were dropped, and the first's acted on all pictures."""
+    value, named = OF_ALL[key]
+    plain, given = rig.runs.conditioning(1), rig.runs.conditioning(2, **{key: value})
+    pair = {"first": (plain, given), "second": (given, plain)}.get(side)
+    if pair is None:
+        other = value * 0.5 if isinstance(value, (float, torch.Tensor)) else object()
+        pair = rig.runs.conditioning(1, **{key: other}), given
+    message = refusal(NODE, lambda: node.execute(*pair))
+    assert message.startswith(f"{NODE}, conditioning: {named} not that of previous, and a batch has one for all. Batch")
+
+
+def test_controls_of_the_prompts_before_stay(rig, node):
+    control = object()
+    first = rig.runs.conditioning(1, control=control, control_apply_to_uncond=True)
+    ((_, entries),) = node.execute(rig.runs.conditioning(2), first)[0]
+    assert entries == {"control": control, "control_apply_to_uncond": True}
 
 
 @pytest.mark.parametrize("lengths", [(7, 7), (6, 4)])

@@ -150,7 +150,7 @@ def test_cost_is_said_beforehand(rig, put, micro, caplog):
     with caplog.at_level("INFO"):
         put(NODE, micro, reference=references, layers="visual style prompting")
     (message,) = [text for text in caplog.messages if "shared attention" in text]
-    assert "3 more model rows a step and half, in 2 layers; keeps " in message and message.endswith(" MiB")
+    assert "6 more model rows a step, in 2 layers; keeps " in message and message.endswith(" MiB")
 
 
 @pytest.mark.parametrize("preset", ["all", "style block"])

@@ -15,7 +15,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ....errors import naming
+from ....errors import StylizationError, naming
 from ..model import (
     BATCH,
     BRANCHES,
@@ -75,13 +75,30 @@ def _consumers(attached) -> list[Consumer]:
     return [*shared, *holistic, *(settings for settings in attached(REGIONS) or () if settings.strength != 0)]
 
 
+def _check_latent(noise: Tensor) -> None:
+    """Refuse what a UNet's self-attention cannot be about.
+
+    Raises:
+        StylizationError: video, sound, or no picture at all.
+    """
+    if noise.ndim != 4 or not noise.numel():
+        raise StylizationError(
+            "latent_image",
+            f"the run's latent is {tuple(noise.shape)}, not pictures (B, C, H, W)",
+            "Connect an image's latent to the sampler",
+        )
+
+
 class _Run:
     """What acts on self-attention in one sampling run."""
 
     def __init__(self, guider, extra_args: dict, noise: Tensor):
         self.guider, self.size, self.level = guider, tuple(noise.shape[-2:]), StepLevel()
         attached = guider.model_patcher.get_attachment
-        consumers = _consumers(attached)
+        consumers, batch = _consumers(attached), attached(SHARED_BATCH)
+        for settings in (*consumers, *([] if batch is None else [batch])):
+            with naming(settings.node):
+                _check_latent(noise)
         self.recorders = self._recorders(consumers, extra_args, noise)
         sampling, strength = guider.inner_model.model_sampling, dial(extra_args["model_options"])
         context = RunContext(sampling, noise, strength, self.recorders)
@@ -96,25 +113,25 @@ class _Run:
                 make = ClassAdaptive if isinstance(settings, Regions) else injection_of
                 self.injections.append(make(settings, context))
         self.batch = None
-        batch = attached(SHARED_BATCH)
         if batch is not None and batch.sharing.weight != 0:
             with naming(batch.node):
                 self.batch = BatchSharing(batch, context)
 
     def _recorders(self, consumers: Sequence[Consumer], extra_args: dict, noise: Tensor) -> dict[int, Recorder]:
         """One per reference (by identity), for all nodes that use it."""
-        wanted: dict[int, tuple[Reference, dict[str, Probe]]] = {}
+        wanted: dict[int, tuple[Reference, str, dict[str, Probe]]] = {}
         for settings in consumers:
             for reference in settings.references:
                 if reference.weight != 0:
-                    _, probes = wanted.setdefault(id(reference), (reference, {}))
+                    *_, probes = wanted.setdefault(id(reference), (reference, settings.node, {}))
                     probe = probe_of(settings, reference)
                     probes[probe.name] = probe.joined(probes.get(probe.name))
         given, seed = extra_args["model_options"], extra_args.get("seed") or 0
-        return {
-            key: Recorder(self.guider, reference, list(probes.values()), given, seed, noise.device)
-            for key, (reference, probes) in wanted.items()
-        }
+        recorders = {}
+        for key, (reference, node, probes) in wanted.items():
+            with naming(node):
+                recorders[key] = Recorder(self.guider, reference, list(probes.values()), given, seed, noise.device)
+        return recorders
 
     def around_prediction(self, executor, model, conds, x, level, options):
         """CALC_COND_BATCH wrapper: record, then inject what operates."""
@@ -200,7 +217,8 @@ def _reserve(executor, model, noise_shape, conds, *others, **named):
         for settings in _consumers(model.get_attachment)
         if isinstance(settings, SharedAttention)
     )
-    if not needed:
+    # for further devices ComfyUI copies ControlNets, and would ask for a copy of what stands beside them
+    if not needed or model.get_additional_models_with_key("multigpu"):
         return executor(model, noise_shape, conds, *others, **named)
     asked = {**conds, KEY: [{"control": _Reserved(needed)}]}
     loaded, _, models = executor(model, noise_shape, asked, *others, **named)

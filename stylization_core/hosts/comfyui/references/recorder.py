@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import comfy.model_management
-import comfy.sampler_helpers
 import comfy.samplers
 from torch import Tensor
 
 from ....shared_attention import GroupMoments
 from ..model import OVERRIDE, POLARITIES, Attend, Call, Layer, Levels, process, recording, with_self_attention
+from .description import descriptions, open_at
 from .record_cache import run_key
 from .reference import NoisedReference, Reference
 
@@ -80,7 +80,7 @@ class Recorder:
     def __init__(self, guider, reference: Reference, probes: Sequence[Probe], given: dict, seed: int, device):
         self.model, self.probes = guider.inner_model, tuple(probes)
         self.noised = NoisedReference(reference, self.model, Levels(self.model.model_sampling), device)
-        self.conds = process(self.model, self.noised.clean, _described(guider, reference), seed)
+        self.conds = process(self.model, self.noised.clean, descriptions(guider, reference), seed)
         options = given.get("transformer_options", {})
         self.options = {"transformer_options": {key: options[key] for key in KEPT_OPTIONS if key in options}}
         self.passes = 0
@@ -141,7 +141,7 @@ class Recorder:
             options = recording(options, note)
         x = self.noised.at(sigma)
         level = x.new_full((x.shape[0],), sigma)
-        conds = [self.conds[POLARITIES[polarity]] for polarity in polarities]
+        conds = [[open_at(self.conds[POLARITIES[polarity]], sigma)] for polarity in polarities]
         comfy.samplers.calc_cond_batch(self.model, conds, x, level, options)
         return records
 
@@ -152,18 +152,3 @@ def _rows_by_polarity(asked: Sequence[int], transformer_options: dict, rows: int
     size = rows // len(chunks)
     for place, index in enumerate(chunks):
         yield asked[index], slice(place * size, (place + 1) * size)
-
-
-def _described(guider, reference: Reference) -> dict[str, list]:
-    """Unprocessed conditionings of both polarities: the reference's own, or the run's, for the whole picture."""
-    described = {}
-    for name, given in zip(POLARITIES.values(), (reference.positive, reference.negative), strict=True):
-        if given is not None:
-            described[name] = comfy.sampler_helpers.convert_cond(given)
-            continue
-        placed = ("area", "mask", "mask_strength", "set_area_to_bounds", "hooks", "gligen", "default")
-        timed = ("start_percent", "end_percent")
-        conds = guider.original_conds
-        entries = conds.get(name) or conds.get("positive") or next(iter(conds.values()))
-        described[name] = [{k: v for k, v in e.items() if k not in (*placed, *timed)} for e in entries[:1]]
-    return described

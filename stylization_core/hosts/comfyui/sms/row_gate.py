@@ -15,6 +15,7 @@ import comfy.lora
 import torch
 from torch import Tensor
 
+from ....errors import StylizationError
 from ....low_rank import NORMS, ConvGeometry, dense, gain, low_rank, per_channel
 from ..model import BATCH, CHUNKS, options_of, rows_of, uncompiled
 from .style_branch import Delta, StyleBranch, dora_scale
@@ -86,13 +87,15 @@ def scale_rows(parts: list[slice], rows: int, seen: int, module: str) -> list[sl
     """Row ranges of the model's batch in a module that sees ``seen`` rows for the model's ``rows``.
 
     Raises:
-        RuntimeError: the module's rows are no whole multiple of the model's.
+        StylizationError: the module's rows are no whole multiple of the model's.
     """
     ratio, rest = divmod(seen, rows)
     if rest or not ratio:
-        raise RuntimeError(
-            f"Stylization: module {module} sees {seen} rows where the model's batch has {rows}; the style cannot be "
-            "added to its own rows alone. A node on this model regroups the batch inside the network; remove it."
+        raise StylizationError(
+            "model",
+            f"its module {module} sees {seen} rows where the batch has {rows}, so the style cannot be added to its own "
+            "rows alone: a node on it regroups the batch inside the network",
+            "Remove that node, or put it on another MODEL",
         )
     return [slice(part.start * ratio, part.stop * ratio) for part in parts]
 

@@ -82,8 +82,8 @@ class ClassObjective:
                 rows = zip(own.split(1), call.q.split(1), token_masks.split(1), seen[call.layer], strict=True)
                 return torch.cat([self._row(call, attend, *row, added, idle) for row in rows])
 
-            found = frozen.denoised(noised, sigmas, frozenset(self.layers), look).float()
-            error = ((found - clean) ** 2).mean((1, 2, 3))
+            denoised = frozen.denoised(noised, sigmas, frozenset(self.layers), look).float()
+            error = ((denoised - clean) ** 2).mean((1, 2, 3))
             total = (level_weight(ratios) * error).mean()
             if idle or not added or not torch.is_grad_enabled():
                 return total
@@ -111,17 +111,17 @@ class ClassObjective:
         masks = masks[..., there]
         if not idle:
             added.append(mask_loss(class_logits(q, classes, call.heads), masks))
-        found = class_attention(q, classes, masks, call.heads, attend, adaptivity=ADAPTIVITY)
-        return blended(own, found, masks)
+        attended = class_attention(q, classes, masks, call.heads, attend, adaptivity=ADAPTIVITY)
+        return blended(own, attended, masks)
 
     @torch.no_grad()
     def _seen(self, frozen: Frozen, noised: Tensor, sigmas: Tensor, areas: Tensor, kept: list[list[bool]]) -> Seen:
         """What stands for each class of the references in each layer."""
-        found: dict[Layer, list] = {}
+        seen: dict[Layer, list] = {}
 
         def watch(call: Call, attend: Attend) -> Tensor:
             weights = per_token(areas, call)
-            found[call.layer] = [
+            seen[call.layer] = [
                 [
                     class_tokens(key, value, token_mask(share[:, k]), self.tokens) if kept[row][k] else None
                     for k in range(CLASSES)
@@ -131,4 +131,4 @@ class ClassObjective:
             return attend(call.q, call.k, call.v)
 
         frozen.denoised(noised, sigmas, frozenset(self.layers), watch)
-        return found
+        return seen

@@ -80,12 +80,12 @@ class InjectorObjective:
         plain = self._plain(frozen, noised, sigmas)[0] if crossed else None
 
         def loss() -> Tensor:
-            found = self._injected(frozen, noised, sigmas, ratios, tokens, kept)
+            denoised = self._injected(frozen, noised, sigmas, ratios, tokens, kept)
             norms = sum(module.output_norm() for module in self.injector.layers.values())
             if crossed:
-                change = moment_distance(found, styled) + STRUCTURE * structure_distance(found, plain)
+                change = moment_distance(denoised, styled) + STRUCTURE * structure_distance(denoised, plain)
                 return change.mean() + OUTPUTS * norms
-            return _denoising(found, target, ratios) + OUTPUTS * norms * torch.is_grad_enabled()
+            return _denoising(denoised, target, ratios) + OUTPUTS * norms * torch.is_grad_enabled()
 
         return loss
 
@@ -116,6 +116,6 @@ class InjectorObjective:
         return frozen.denoised(noised, sigmas, frozenset(self.layers), watch).float(), tokens
 
 
-def _denoising(found: Tensor, target: Tensor, ratios: Tensor) -> Tensor:
+def _denoising(denoised: Tensor, target: Tensor, ratios: Tensor) -> Tensor:
     """Loss of estimates at their levels, ()."""
-    return (level_weight(ratios) * ((found - target) ** 2).mean((1, 2, 3))).mean()
+    return (level_weight(ratios) * ((denoised - target) ** 2).mean((1, 2, 3))).mean()

@@ -1,8 +1,8 @@
 """Trains a small network beside a frozen one, inside the graph.
 
-What is trained is a :class:`Objective`; the loop around it is the same for all: a twin of the loaded network, one AdamW
-step per iteration, draws that depend on seed and step alone, so that a training which was stopped goes on as if it had
-not been.
+What is trained is an :class:`Objective`; the loop around it is the same for all: a twin of the loaded network, one step
+of AdamW per iteration, draws that depend on seed and step alone, so that a training which was stopped goes
+on as if it had not been.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ class Frozen:
     def sigmas(self, shares: Tensor) -> Tensor:
         """Levels of the model at shares of its noise chain, (B,)."""
         low, high = float(self.sampling.sigma_min), float(self.sampling.sigma_max)
-        found = [min(max(float(self.sampling.percent_to_sigma(float(one))), low), high) for one in shares]
-        return torch.tensor(found, device=self.device)
+        sigmas = [min(max(float(self.sampling.percent_to_sigma(float(share))), low), high) for share in shares]
+        return torch.tensor(sigmas, device=self.device)
 
     def ratios(self, sigmas: Tensor) -> Tensor:
         """Noise-to-signal ratios of levels."""
-        return torch.tensor([self.levels.reference(float(one)) for one in sigmas], device=self.device)
+        return torch.tensor([self.levels.reference(float(sigma)) for sigma in sigmas], device=self.device)
 
     def noised(self, x: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
         """``x`` (B, C, H, W) with noise, each row at its own level (B,)."""
@@ -191,10 +191,10 @@ class TrainingSampler(comfy.samplers.Sampler):
                 loss = self.objective.loss(frozen, stream(self.plan.seed, f"{self.objective.purpose}.{self.step}"))
                 # float16 would lose gradients that the mean has divided by the number of elements
                 scale = float(latent.numel())
-                found, slopes = gradients.of(loss, factors, scale)
-                self._refuse_broken(found, broken)
+                value, slopes = gradients.of(loss, factors, scale)
+                self._refuse_broken(value, broken)
                 broken = 0 if _descended(optimizer, factors, slopes, scale) else broken + 1
-                self.losses.append(float(found))
+                self.losses.append(float(value))
                 self.step += 1
                 if self.step % SAID == 0:
                     recent = self.losses[-SAID:]

@@ -45,14 +45,14 @@ def picture_files(folder: str) -> list[Path]:
             "folder", f"there is no folder '{folder}' in the input folder", "Put your pictures there"
         )
     # hidden files are no pictures: macOS puts a companion "._name.png" beside each on disks of other systems
-    found = sorted(
-        one
-        for one in place.iterdir()
-        if one.suffix.lower() in ENDINGS and not one.name.startswith(".") and one.is_file()
+    files = sorted(
+        file
+        for file in place.iterdir()
+        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
     )
-    if not found:
+    if not files:
         raise StylizationError("folder", f"'{folder}' holds no picture", f"Put pictures there ({', '.join(ENDINGS)})")
-    return found
+    return files
 
 
 def encoded_pictures(files: list[Path], vae, side: int) -> list[Tensor]:
@@ -61,7 +61,7 @@ def encoded_pictures(files: list[Path], vae, side: int) -> list[Tensor]:
     Raises:
         StylizationError: all are smaller than that, one cannot be read, or the VAE is of another kind.
     """
-    found, small = [], []
+    latents, small = [], []
     bar = comfy.utils.ProgressBar(len(files))
     for file in files:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -69,17 +69,17 @@ def encoded_pictures(files: list[Path], vae, side: int) -> list[Tensor]:
         if min(picture.size) < side:
             small.append(file.name)
         else:
-            found.append(_latent(_resized(picture, side), vae))
+            latents.append(_latent(_resized(picture, side), vae))
         bar.update(1)
     if small:
         logging.warning("[Stylization] smaller than %d pixels, left out: %s", side, ", ".join(small))
-    if not found:
+    if not latents:
         raise StylizationError(
             "folder",
             f"all its {len(small)} pictures are smaller than {side} pixels",
             "Lower resolution, or use larger ones",
         )
-    return found
+    return latents
 
 
 def _read(file: Path) -> Image.Image:

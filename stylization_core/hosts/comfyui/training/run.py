@@ -133,23 +133,31 @@ class Training:
 
 
 def networks_to_train(
-    kind: type[LayerNetworks], model, chosen: frozenset[Layer], seed: int, earlier: Path | None
+    kind: type[LayerNetworks], model, chosen: frozenset[Layer], seed: int, earlier: Path | None, maker: str
 ) -> tuple[LayerNetworks, dict[str, Tensor]]:
-    """Networks, and the state of their optimiser: new ones for the chosen layers, or those of an earlier file."""
+    """Networks, and the state of their optimiser: new ones for the chosen layers, or those of an earlier file.
+
+    Args:
+        maker: display name of the node that writes such files.
+    """
     # what is made in inference mode cannot be trained
     with torch.inference_mode(False):
         if earlier is None:
             places = self_attention_layers(model.model.diffusion_model)
             return kind.untrained(family_of(model), {str(one): places[one].width for one in chosen}, seed), {}
-        networks = kind.load(earlier)
+        networks = kind.load(earlier, maker)
         check_trained(networks, "resume", model)
         return networks, _resume_state(earlier, networks)
 
 
-def loaded_networks(kind: type[LayerNetworks], path: Path) -> LayerNetworks:
-    """Networks of a file, as ordinary tensors: what is trained while they act needs gradients through them."""
+def loaded_networks(kind: type[LayerNetworks], path: Path, maker: str) -> LayerNetworks:
+    """Networks of a file, as ordinary tensors: what is trained while they act needs gradients through them.
+
+    Args:
+        maker: display name of the node that writes such files.
+    """
     with torch.inference_mode(False):
-        return kind.load(path)
+        return kind.load(path, maker)
 
 
 def _resume_state(path: Path, networks: LayerNetworks) -> dict[str, Tensor]:

@@ -62,6 +62,17 @@ def unet(seed: int = 0, prediction: str = "EPS", dtype=torch.float32, computed_i
     return _patcher(comfy.model_base.BaseModel(config, comfy.model_base.ModelType[prediction]), seed)
 
 
+def concatenating(kind: str, seed: int = 0):
+    """MODEL as ``unet`` whose network takes a picture beside the noise: "inpaint" with its mask, "edit" without."""
+    channels = {"inpaint": 9, "edit": 8}[kind]
+    config = _config(comfy.supported_models.SD15, {**UNET, "in_channels": channels})
+    if kind == "edit":
+        return _patcher(comfy.model_base.SD15_instructpix2pix(config, comfy.model_base.ModelType.EPS), seed)
+    model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EPS)
+    model.set_inpaint()
+    return _patcher(model, seed)
+
+
 def flux(seed: int = 0):
     """MODEL of the Flux kind with one double and one single block of 128 channels."""
     stated = {field.name for field in dataclasses.fields(FluxParams)}  # older versions have fewer

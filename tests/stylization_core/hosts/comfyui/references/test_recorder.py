@@ -304,6 +304,122 @@ def test_conditionings_of_reference_and_run_are_processed_apart(rig, micro):
     assert counts == {"positive": 1, "negative": 1}
 
 
+def test_lora_hooks_of_the_runs_prompt_act_on_a_reference_that_it_describes(rig, micro, path):
+    """As they act on the picture; a prompt without them is read without them."""
+    reference, hooks = rig.sharing.reference(), lora_hooks(path)
+    x = rig.sharing.noised(micro, reference)
+    prompts = {"positive": rig.runs.conditioning(1, hooks=hooks), "negative": rig.runs.conditioning(2)}
+    both = recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, (0, 1)), conditionings=prompts)
+    styled = rig.loras.weight_patched(micro, path, 0.8)
+    for polarity, (model, seed) in enumerate(((styled, 1), (micro, 2))):
+        expected = rig.sharing.features(model, rig.runs.conditioning(seed), x)
+        assert all(rig.sharing.relative(kept.k, expected[layer].k) < 1e-5 for layer, kept in layers_of(both[polarity]))
+    plain = rig.sharing.features(micro, rig.runs.conditioning(1), x)
+    assert any(rig.sharing.relative(kept.k, plain[layer].k) > 1e-3 for layer, kept in layers_of(both[0]))
+
+
+def test_lora_hooks_of_a_references_own_prompt_act_where_the_run_has_them(rig, micro, path):
+    hooks = lora_hooks(path)
+    reference = rig.sharing.reference(positive=rig.runs.conditioning(5, hooks=hooks), negative=rig.runs.conditioning(6))
+    prompts = {"positive": rig.runs.conditioning(1, hooks=hooks), "negative": rig.runs.conditioning(2)}
+    record = recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, (0,))[0], conditionings=prompts)
+    styled = rig.loras.weight_patched(micro, path, 0.8)
+    expected = rig.sharing.features(styled, rig.runs.conditioning(5), rig.sharing.noised(micro, reference))
+    assert all(rig.sharing.relative(kept.k, expected[layer].k) < 1e-5 for layer, kept in layers_of(record))
+    with pytest.raises(ValueError, match="reference: its positive prompt has hooks .* that no prompt of the run"):
+        recorder_of(rig, micro, reference, lambda one: None)
+
+
+def layers_of(record):
+    return record.layers[""].items()
+
+
+def lora_hooks(path):
+    """What Create Hook LoRA makes."""
+    import comfy.hooks
+    import comfy.utils
+
+    return comfy.hooks.create_hook_lora(comfy.utils.load_torch_file(str(path)), 0.8, 0.0)
+
+
+@pytest.mark.parametrize("sigma", [10.0, 1.0, 0.1])
+def test_prompt_of_a_reference_that_is_open_describes_it(rig, micro, sigma):
+    """Two prompts in turn with a gap between them, which the first one fills: percents 0.5 and 0.8 are 1.6 and 0.5."""
+    scheduled = rig.runs.conditioning(5, end_percent=0.4) + rig.runs.conditioning(7, start_percent=0.8)
+    reference = rig.sharing.reference(positive=scheduled, negative=rig.runs.conditioning(6))
+    record = recorder_of(rig, micro, reference, lambda one: one.at(sigma, (0,))[0])
+    open_one = rig.runs.conditioning(7 if sigma < 0.5 else 5)
+    expected = rig.sharing.features(micro, open_one, rig.sharing.noised(micro, reference, sigma), sigma)
+    assert len(record.layers[""]) == len(expected)
+    assert all(rig.sharing.relative(kept.k, expected[layer].k) < 1e-5 for layer, kept in layers_of(record))
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_first_of_several_prompts_describes_the_whole_reference(rig, micro, monkeypatch, caplog, split):
+    """Whatever the layout of the calls; that others are left out is said."""
+    if split:
+        rig.runs.split_calls(monkeypatch, micro)
+    several = rig.runs.conditioning(5, area=(4, 4, 0, 0), strength=0.5) + rig.runs.conditioning(7)
+    reference = rig.sharing.reference(positive=several, negative=rig.runs.conditioning(6))
+    with caplog.at_level("WARNING"):
+        record = recorder_of(rig, micro, reference, lambda one: one.at(rig.sharing.SIGMA, (0,))[0])
+    expected = rig.sharing.features(micro, rig.runs.conditioning(5), rig.sharing.noised(micro, reference))
+    for layer, kept in layers_of(record):
+        assert kept.k.shape == expected[layer].k.shape
+        assert rig.sharing.relative(kept.k, expected[layer].k) < 1e-5
+    assert "its positive combines 2 prompts" in caplog.text
+
+
+def test_scheduled_prompt_of_a_reference_samples_to_the_end(rig, micro):
+    """A prompt that closes on the way took the sampler down."""
+    closing = rig.sharing.reference(
+        positive=rig.runs.conditioning(5, end_percent=0.4), negative=rig.runs.conditioning(6)
+    )
+    open_ = rig.sharing.reference(positive=rig.runs.conditioning(5), negative=rig.runs.conditioning(6))
+    found, same = (rig.ordinary.sample(rig.sharing.shared(micro, one), rig.runs.latent()) for one in (closing, open_))
+    assert torch.equal(found, same)
+
+
+# networks that see a picture beside the noise
+
+
+@pytest.mark.parametrize("kind", ["inpaint", "edit"])
+def test_reference_is_its_own_picture_for_networks_that_take_one(rig, kind):
+    """The run's picture and mask are not the reference's: it is shown whole, with nothing to be painted."""
+    model, reference = rig.micro.concatenating(kind), rig.sharing.reference()
+    seen: list = []
+    original = model.model.diffusion_model.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            model.model.diffusion_model, "forward", lambda x, *a, **k: (seen.append(x.clone()), original(x, *a, **k))[1]
+        )
+        for draw in (31, 32):
+            given = {"concat_latent_image": rig.runs.drawn(1, 4, 12, 10, seed=draw)}
+            if kind == "inpaint":
+                given["concat_mask"] = (rig.runs.drawn(1, 96, 80, seed=draw) > 0).float()
+            prompts = {"positive": rig.runs.conditioning(1, **given), "negative": rig.runs.conditioning(2, **given)}
+            recorder_of(rig, model, reference, lambda one: one.at(rig.sharing.SIGMA, (0, 1)), conditionings=prompts)
+    assert len(seen) == 2 and torch.equal(*seen)
+    beside = seen[0][:, 4:]
+    if kind == "inpaint":
+        assert not beside[:, 0].any()
+        beside = beside[:, 1:]
+        picture = model.model.process_latent_in(reference.samples)
+    else:
+        picture = reference.samples
+    assert torch.equal(beside, picture.expand(2, -1, -1, -1))
+
+
+def test_prompts_of_a_reference_keep_what_they_say_of_pictures(rig):
+    model, picture = rig.micro.concatenating("edit"), rig.runs.drawn(1, 4, 10, 14, seed=33)
+    own = {"concat_latent_image": picture}
+    reference = rig.sharing.reference(
+        positive=rig.runs.conditioning(5, **own), negative=rig.runs.conditioning(6, **own)
+    )
+    conds = recorder_of(rig, model, reference, lambda one: one.conds)
+    assert all(torch.equal(conds[name][0]["model_conds"]["c_concat"].cond, picture) for name in conds)
+
+
 # memory
 
 

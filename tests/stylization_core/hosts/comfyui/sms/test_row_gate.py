@@ -232,14 +232,15 @@ def test_a_module_that_sees_a_broken_number_of_rows_is_refused_by_name(rig, micr
 
     regrouping.set_model_attn1_patch(drop_a_row)
     branch = rig.lora_files.load_style(path, patcher, STRENGTH)
-    with pytest.raises(RuntimeError, match=r"diffusion_model\.input_blocks\.1\.1.*attn1.*sees 7 rows.* batch has 8"):
+    named = r"diffusion_model\.input_blocks\.1\.1.*attn1.*sees 7 rows.* batch has 8"
+    with pytest.raises(rig.rows.StylizationError, match=named):
         rig.runs.gated(regrouping, branch, rig.runs.pair(), rig.runs.FOUR, rig.runs.drawn(2, 4, 12, 10))
     assert rig.leaks.network(patcher)["hooks"] == []
 
 
 @pytest.mark.parametrize("seen", [1, 6])
 def test_row_counts_that_are_no_multiple_are_refused(rig, seen):
-    with pytest.raises(RuntimeError, match="module to_q sees"):
+    with pytest.raises(rig.rows.StylizationError, match="module to_q sees"):
         rig.row_gate.scale_rows([slice(0, 2)], 4, seen, "to_q")
 
 
