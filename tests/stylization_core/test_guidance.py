@@ -66,3 +66,12 @@ def test_added_is_a_guidance_term():
     denoised, style, base = (drawn(2, 3, 4, 4, seed=seed) for seed in range(3))
     assert torch.equal(added(denoised, style, base, 0.0), denoised)
     assert torch.allclose(added(denoised, style, base, 1.5), denoised + 1.5 * style - 1.5 * base)
+
+
+def test_the_path_goes_on_from_what_a_hold_leaves():
+    """A hold of half the content: the next level starts on the way to the held estimate, not to the score's own."""
+    content, score = drawn(1, 1, 3, 3), torch.ones(1, 1, 3, 3, dtype=torch.float64)
+    path = EditPath(content)
+    held = path.denoised(score, 1.0, lambda estimate: content + 0.5 * (estimate - content))
+    assert torch.allclose(held, content + 0.5)
+    assert torch.allclose(path.denoised(0 * score, 0.25), content + 0.75 * 0.5)

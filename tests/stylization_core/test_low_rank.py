@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from stylization.stylization_core.low_rank import ConvGeometry, dense, low_rank
+from stylization.stylization_core.low_rank import ConvGeometry, dense, gain, low_rank
 
 GEOMETRIES = [
     ConvGeometry((1, 1), (1, 1), (1, 1), 1),
@@ -71,3 +71,23 @@ def test_dense_convolution_delta_is_the_convolution_itself(groups):
 def test_dense_linear_delta_is_the_product(kernel):
     x, delta = drawn(2, 5, INPUTS), drawn(OUTPUTS, INPUTS, *kernel, seed=1)
     assert torch.equal(dense(x, delta), F.linear(x, delta.flatten(1)))
+
+
+NORMED = {
+    "group": (torch.nn.GroupNorm(2, 6), (2, 6, 5, 4)),
+    "layer": (torch.nn.LayerNorm(6), (2, 7, 6)),
+    "root mean square": (torch.nn.RMSNorm(6, eps=1e-5), (2, 7, 6)),
+}
+
+
+@pytest.mark.parametrize("kind", NORMED)
+def test_a_delta_of_a_gain_is_the_difference_of_two_norms(kind):
+    norm, shape = NORMED[kind]
+    x, delta = torch.randn(shape, generator=torch.Generator().manual_seed(3)), torch.linspace(-1, 2, 6)
+    with torch.no_grad():
+        plain = norm(x)
+        found = gain(x, delta, norm)
+        norm.weight += delta
+        changed = norm(x)
+        norm.weight -= delta
+    assert torch.allclose(found, changed - plain, atol=1e-5) and found.abs().max() > 0.5
