@@ -27,6 +27,9 @@ SHOWN = 160
 BLANK = (64, 64)
 """Size of the mask that Load Image gives with a picture without transparency."""
 
+MAY_BE_EMPTY = {("StylizeRegion", "mask")}
+"""Masks in which nothing may be marked, by node and input: a graph that finds regions may find none of a kind."""
+
 FAINTEST, BRIGHTEST = -1.0, 2.0
 """Pictures may leave 0 to 1 so far, as sharpening does; what leaves these is not in that scale at all."""
 
@@ -63,6 +66,8 @@ def check_inputs(schema: io.Schema, given: dict) -> None:
             check = next((check for kind, check in CHECKS.items() if isinstance(one, kind)), None)
             if check is not None:
                 check(one, given[one.id])
+            if isinstance(one, io.Mask.Input):
+                check_marked(given[one.id], one.id, may_be_empty=(schema.node_id, one.id) in MAY_BE_EMPTY)
         elif one.id in given and not one.optional:
             raise StylizationError(
                 one.id,
@@ -136,11 +141,13 @@ def _mask(one, value) -> None:
     _filled(one, value, "mask")
     check_finite(value, one.id)
     _scaled(one, value, "masks")
-    check_marked(value, one.id)
 
 
-def check_marked(mask: torch.Tensor, subject: str) -> None:
+def check_marked(mask: torch.Tensor, subject: str, may_be_empty: bool = False) -> None:
     """Refuse a mask in which nothing is marked: the node would run in full and change nothing.
+
+    Args:
+        may_be_empty: let an empty one pass that is not Load Image's.
 
     Raises:
         StylizationError: says where such a mask comes from, if it is Load Image's of a picture without transparency.
@@ -150,6 +157,8 @@ def check_marked(mask: torch.Tensor, subject: str) -> None:
     if tuple(mask.shape[-2:]) == BLANK:
         found = "it is empty, 64x64 zeros, as Load Image gives for a picture without transparency"
         raise StylizationError(subject, found, "Paint one in the mask editor, or take it off")
+    if may_be_empty:
+        return
     raise StylizationError(subject, "it is empty, nothing is marked", "Paint in white what is meant, or take it off")
 
 

@@ -7,6 +7,7 @@ the caller, who knows the likely cause, gives it as the remedy.
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -40,7 +41,9 @@ def check_finite_number(value: float, subject: str, remedy: str = "Give a number
     Raises:
         StylizationError: it is NaN, infinite, or no number.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or (isinstance(value, float) and not math.isfinite(value)):
+    # other packs hand on numpy's scalars, which are numbers of the same kinds
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    # a whole number is finite, and one too large for a float would raise here
+    if not number or not (isinstance(value, numbers.Integral) or math.isfinite(value)):
         raise StylizationError(subject, f"it is {value!r}" if number else "it is no number", remedy)
     return value

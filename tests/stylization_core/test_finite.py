@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from stylization.stylization_core.errors import StylizationError
@@ -48,3 +49,10 @@ def test_what_is_no_number_is_refused(value):
 @pytest.mark.parametrize("value", [0, -3, 2.5, 2**70])
 def test_numbers_are_handed_on(value):
     assert check_finite_number(value, "strength") == value
+
+
+def test_numbers_of_other_packs_are_numbers():
+    for value in (np.int64(3), np.float32(0.5), np.float64(0.5), 10**400):
+        assert check_finite_number(value, "strength") is value
+    with pytest.raises(ValueError, match="strength: it is "):
+        check_finite_number(np.float32("nan"), "strength")
