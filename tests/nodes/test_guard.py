@@ -35,6 +35,7 @@ def files(pack_nodes, tmp_path_factory):
     yield
     for folder in folders:
         folder_paths.folder_names_and_paths[folder][0].remove(str(place))
+        folder_paths.filename_list_cache.pop(folder, None)  # it does not see that a folder is gone
 
 
 NAN, INF = float("nan"), float("inf")
@@ -156,6 +157,7 @@ def test_a_file_that_came_after_the_start_is_among_the_choices(pack_nodes, guard
         guard.check_inputs(pack_nodes.StylizeLoadStyleCard.GET_SCHEMA(), {"card_name": "late.safetensors"})
     finally:
         folder_paths.folder_names_and_paths["style_cards"][0].remove(str(tmp_path))
+        folder_paths.filename_list_cache.pop("style_cards", None)
 
 
 def test_a_mask_of_load_image_without_transparency_is_named_as_such(guard):
