@@ -1,0 +1,67 @@
+"""The bank: every drawing as an RGBA array cut to its bounding box, kept in one file of the work folder."""
+
+import io
+import pickle
+
+import numpy as np
+from PIL import Image
+
+from .settings import BANK_SIDE
+
+OPAQUE = 8  # alpha above which a pixel belongs to the drawing
+
+
+def render(picture):
+    """RGBA image of BANK_SIDE pixels from SVG text or from the bytes of a picture file."""
+    import resvg_py
+
+    if isinstance(picture, str):
+        picture = bytes(resvg_py.svg_to_bytes(svg_string=picture, width=BANK_SIDE, height=BANK_SIDE))
+    with Image.open(io.BytesIO(picture)) as image:
+        return image.convert("RGBA").resize((BANK_SIDE, BANK_SIDE), Image.LANCZOS)
+
+
+def cut(image):
+    """The image cut to its drawing, or None for an empty one."""
+    box = image.getchannel("A").point(lambda v: 255 * (v > OPAQUE)).getbbox()
+    return image.crop(box) if box else None
+
+
+def encode(image):
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def build(pictures, path):
+    """Writes {(thing, maker, rendering): PNG} of `packages.read`."""
+    bank = {}
+    for thing, found in pictures.items():
+        for (maker, rendering), picture in found.items():
+            image = cut(render(picture))
+            if image:
+                bank[thing, maker, rendering] = encode(image)
+    part = path.with_suffix(".part")
+    part.write_bytes(pickle.dumps(bank))
+    part.replace(path)
+    return bank
+
+
+class Bank:
+    """Drawings by (thing, maker, rendering).
+
+    `self[key]` is an RGBA uint8 array (height, width, 4), the longer side up to BANK_SIDE.
+    """
+
+    def __init__(self, path):
+        self.entries = pickle.loads(path.read_bytes())  # written by `build` on this machine
+
+    def __contains__(self, key):
+        return key in self.entries
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __getitem__(self, key):
+        with Image.open(io.BytesIO(self.entries[key])) as image:
+            return np.asarray(image)
