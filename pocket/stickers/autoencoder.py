@@ -135,7 +135,7 @@ def train(work, minutes, decoder_only=False):
             getattr(net, name).requires_grad_(False)
     net.to(memory_format=torch.channels_last)
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    run = Run(state, [{"params": list(trained.values()), "lr": RATE}], minutes, 0.99, 0.6, batch=BATCH)
+    run = Run(state, [{"params": list(trained.values()), "lr": RATE}], minutes, 0.99, 0.6, BATCH)
 
     def loss_of():
         x = crops(pictures)

@@ -1,7 +1,7 @@
-"""The bank: every drawing as an RGBA array cut to its bounding box, kept in one file of the work folder."""
+"""The bank: every drawing as an RGBA picture cut to its bounding box, all in one zip file of the work folder."""
 
 import io
-import pickle
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -34,17 +34,15 @@ def encode(image):
 
 
 def build(pictures, path):
-    """Writes {(thing, maker, rendering): PNG} of `packages.read`."""
-    bank = {}
-    for thing, found in pictures.items():
-        for (maker, rendering), picture in found.items():
-            image = cut(render(picture))
-            if image:
-                bank[thing, maker, rendering] = encode(image)
+    """Writes the bank of what `packages.read` found."""
     part = path.with_suffix(".part")
-    part.write_bytes(pickle.dumps(bank))
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as bank:
+        for thing, found in pictures.items():
+            for (maker, rendering), picture in found.items():
+                image = cut(render(picture))
+                if image:
+                    bank.writestr("/".join((thing, maker, rendering)), encode(image))
     part.replace(path)
-    return bank
 
 
 class Bank:
@@ -54,7 +52,8 @@ class Bank:
     """
 
     def __init__(self, path):
-        self.entries = pickle.loads(path.read_bytes())  # written by `build` on this machine
+        with zipfile.ZipFile(path) as bank:
+            self.entries = {tuple(name.split("/")): bank.read(name) for name in bank.namelist()}
 
     def __contains__(self, key):
         return key in self.entries

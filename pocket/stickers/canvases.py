@@ -6,7 +6,7 @@ import numpy as np
 
 from .bank import Bank
 from .scenes import Painter, Scene, Sticker, random_scene
-from .settings import CANVAS, HELD_OUT_THINGS, MAKERS, RENDERINGS, SEED, THINGS
+from .settings import HELD_OUT_THINGS, MAKERS, RENDERINGS, SEED, THINGS
 from .training import log
 
 COUNT = 5000
@@ -24,7 +24,7 @@ def pair(rng, sticker, grounds):
 
 def write(work, count):
     """canvases.npy: uint8 (count, CANVAS, CANVAS, 3)."""
-    bank, rng = Bank(work / "bank.pkl"), random.Random(SEED + 1)
+    bank, rng = Bank(work / "bank.zip"), random.Random(SEED + 1)
     held = {THINGS[thing] for thing in HELD_OUT_THINGS}
     names = sorted({thing for thing, _, _ in bank} - held)
     painter, pictures = Painter(bank), []

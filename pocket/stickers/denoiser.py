@@ -5,11 +5,10 @@ import random
 import torch
 
 from .model import StickerModel
-from .optimizer import MuonAdamW
 from .pool import Pool
 from .training import Run, average_of, log
 
-BATCH, RATE, TEXT_FACTOR = 32, 1.0e-3, 2.5
+BATCH, RATE, TEXT_FACTOR, DECAY = 32, 1.2e-3, 2.5, 0.998
 STATE = "denoiser.state"
 
 
@@ -23,23 +22,11 @@ def random_times(count, rng=random):
 
 
 def groups_of(model, rate=RATE):
-    """Matrices within the network for Muon; embeddings, norms, biases, first and last layers for AdamW.
-
-    The text path is borne by few tokens of each picture, so it learns faster than the rest.
-    """
-    matrices, rest, text = [], [], []
+    """The text path is borne by few tokens of each picture, so it learns faster than the rest."""
+    rest, text = [], []
     for name, p in model.named_parameters():
-        if name.startswith("text.embeddings"):
-            text.append(p)
-        elif p.ndim >= 2 and not name.startswith(("unet.input_blocks.0.", "unet.out.")):
-            matrices.append(p)
-        else:
-            rest.append(p)
-    return [
-        {"params": matrices, "lr": rate, "muon": True},
-        {"params": rest, "lr": rate, "muon": False},
-        {"params": text, "lr": TEXT_FACTOR * rate, "muon": False},
-    ]
+        (text if name.startswith("text.") or ".attn2." in name else rest).append(p)
+    return [{"params": rest, "lr": rate}, {"params": text, "lr": TEXT_FACTOR * rate}]
 
 
 def load(work, device="cpu"):
@@ -54,11 +41,13 @@ def load(work, device="cpu"):
     return model, counts
 
 
-def train(work, minutes, settle=0.0):
+def train(work, minutes, settle=0.0, compiled=False):
     """Goes on from denoiser.state; with `settle` the learning rate falls over that share at the end."""
     torch.manual_seed(0)
     model, pool = StickerModel(), Pool(work / "pool")
-    run = Run(work / STATE, groups_of(model), minutes, 0.998, settle, MuonAdamW, BATCH)
+    if compiled:
+        model.compiled()
+    run = Run(work / STATE, groups_of(model), minutes, DECAY, settle, BATCH)
     if run.team.rank == 0:
         log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(model.words)} words")
 

@@ -89,7 +89,12 @@ def place(drawing, size, x, y, canvas):
     colour, alpha = np.zeros((canvas, canvas, 3), np.float32), np.zeros((canvas, canvas), np.float32)
     depth, edge = np.full((canvas, canvas), -99, np.float32), np.full((canvas, canvas), 99, np.float32)
     for channel in range(3):
-        put(colour[..., channel], resized(np.ascontiguousarray(drawing.colour[..., channel]), (width, height)), top, left)
+        put(
+            colour[..., channel],
+            resized(np.ascontiguousarray(drawing.colour[..., channel]), (width, height)),
+            top,
+            left,
+        )
     put(alpha, resized(drawing.alpha, (width, height)), top, left)
     put(depth, k * resized(drawing.depth, (width, height)), top, left)
     put(edge, k * resized(drawing.edge, (width, height)), top, left)

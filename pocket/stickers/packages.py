@@ -22,7 +22,10 @@ LINE_COLOUR = "#202020"  # of drawings in one colour
 
 def sources():
     """{(maker, rendering): npm package}; the rendering of a maker's own flat drawing is `flat`."""
-    return {**{(maker, "flat"): package for maker, (package, _) in MAKERS.items()}, **{k: p for k, (p, _) in NATURAL.items()}}
+    return {
+        **{(maker, "flat"): package for maker, (package, _) in MAKERS.items()},
+        **{k: p for k, (p, _) in NATURAL.items()},
+    }
 
 
 def missing(packages):
@@ -55,7 +58,8 @@ class IconSet:
 
     def text(self, icon):
         left, top, width, height = (
-            icon.get(k, self.data.get(k, default)) for k, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+            icon.get(k, self.data.get(k, default))
+            for k, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
         )
         body = icon["body"].replace("currentColor", LINE_COLOUR)
         return (

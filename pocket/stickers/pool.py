@@ -3,6 +3,7 @@
 A shard is an exact function of its number, so a pool can be grown at any time, by several processes.
 """
 
+import os
 import random
 import time
 
@@ -26,7 +27,15 @@ def pack(scene):
     """A scene as 24 bytes: seven for each sticker, the count, two grounds."""
     row = []
     for s in scene.stickers:
-        row += [ALL_THINGS.index(s.thing), ALL_MAKERS.index(s.maker), ALL_RENDERINGS.index(s.rendering), s.size, s.x, s.y, 0]
+        row += [
+            ALL_THINGS.index(s.thing),
+            ALL_MAKERS.index(s.maker),
+            ALL_RENDERINGS.index(s.rendering),
+            s.size,
+            s.x,
+            s.y,
+            0,
+        ]
     row += [NOTHING] * (21 - len(row))
     grounds = [ALL_GROUNDS.index(g) for g in scene.grounds]
     return np.array([*row, len(scene.stickers), grounds[0], grounds[1] if len(grounds) > 1 else NOTHING], np.uint8)
@@ -68,13 +77,14 @@ def write_shard(folder, number, net, painter, cells, size=SHARD, **how):
 
 
 def grow(work, name, shards, cells, **how):
-    """Writes the missing ones of the first `shards` shards of a pool."""
+    """Writes the missing ones of the first `shards` shards of a pool, shared among the processes of a team."""
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [n for n in range(shards) if not paths(folder, n)[0].is_file()]
+    rank, size = int(os.environ.get("STICKERS_RANK", 0)), int(os.environ.get("STICKERS_SIZE", 1))
+    missing = [n for n in range(rank, shards, size) if not paths(folder, n)[0].is_file()]
     if missing:
         torch.set_num_threads(1)
-        net, painter = load(work), Painter(Drawings(Bank(work / "bank.pkl")))
+        net, painter = load(work), Painter(Drawings(Bank(work / "bank.zip")))
         for number in missing:
             write_shard(folder, number, net, painter, cells, **how)
 

@@ -1,7 +1,7 @@
 """Prompts of scenes, such as `cat, ink style, on blue` or `cat left, ink style, rocket right, neon style, on white`."""
 
 from .scenes import PLACES
-from .settings import GROUNDS, MAKERS, RENDERINGS, TRAINED_THINGS
+from .settings import BASE_MAKERS, GROUNDS, RENDERINGS, TRAINED_THINGS
 
 EMPTY = 0.10  # share of empty prompts
 NO_THING, NO_RENDERING, NO_GROUND = 0.05, 0.08, 0.15
@@ -11,9 +11,9 @@ STRANGE = [f"zq{k}" for k in range(400)]  # these fill the ids that unknown word
 
 
 def vocabulary():
-    """The known words: of trained things, makers, renderings, grounds and places."""
+    """The known words: of trained things, makers, renderings, grounds and places; all others share a few ids."""
     places = [place for names in PLACES.values() for place in names if place]
-    text = " ".join(("style on over and a", *TRAINED_THINGS, *MAKERS, *RENDERINGS, *GROUNDS, *places))
+    text = " ".join(("style on over and a", *TRAINED_THINGS, *BASE_MAKERS, *RENDERINGS, *GROUNDS, *places))
     return sorted(set(text.split()))
 
 

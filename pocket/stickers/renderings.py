@@ -104,7 +104,9 @@ def engraving(p):
     dark = strokes(rows + columns, 0.95 - light)
     dark = np.maximum(dark, strokes(rows - columns, 0.62 - light))
     dark = np.maximum(dark, stroke(p, 1.3))
-    return mix(np.array([0.97, 0.93, 0.82], np.float32), np.array([0.23, 0.13, 0.08], np.float32), dark), step(p.depth + 0.6)
+    return mix(np.array([0.97, 0.93, 0.82], np.float32), np.array([0.23, 0.13, 0.08], np.float32), dark), step(
+        p.depth + 0.6
+    )
 
 
 def blocks(array, side):
@@ -232,5 +234,8 @@ def contrast(p):
     return mix(np.ones_like(p.colour), p.colour, p.alpha), step(rim)
 
 
-DERIVED = {f.__name__: f for f in (flat, outline, ink, halftone, engraving, pixel, watercolour, mosaic, neon, puffy, glass, knit)}
+DERIVED = {
+    f.__name__: f
+    for f in (flat, outline, ink, halftone, engraving, pixel, watercolour, mosaic, neon, puffy, glass, knit)
+}
 OF_THE_MAKER = {"contrast": contrast, "clay": flat, "gradient": flat, "mono": flat}

@@ -1,4 +1,4 @@
-"""Samples from the denoiser without ComfyUI's sampler: DDIM steps with classifier-free guidance, for sheets and rulers."""
+"""Samples without ComfyUI's sampler: DDIM steps with classifier-free guidance, for sheets and rulers."""
 
 import torch
 
@@ -6,7 +6,9 @@ STEPS, CFG = 20, 3.0
 
 
 @torch.no_grad()
-def sample(model, prompts, seed=0, steps=STEPS, cfg=CFG, start=None, denoise=1.0, same_noise=False, control_of=None, side=16):
+def sample(
+    model, prompts, seed=0, steps=STEPS, cfg=CFG, start=None, denoise=1.0, same_noise=False, control_of=None, side=16
+):
     """Latents (N, 8, side, side) of prompts.
 
     Args:

@@ -19,7 +19,11 @@ def make():
     rng.shuffle(things)
     choices = [r for r in RENDERINGS if r != "flat"]
     cells = {thing: choices[k % len(choices)] for k, thing in enumerate(things)}
-    return {"things": sorted(HELD_OUT_THINGS), "renderings": sorted(HELD_OUT_RENDERINGS), "cells": dict(sorted(cells.items()))}
+    return {
+        "things": sorted(HELD_OUT_THINGS),
+        "renderings": sorted(HELD_OUT_RENDERINGS),
+        "cells": dict(sorted(cells.items())),
+    }
 
 
 def write():

@@ -3,6 +3,7 @@
 import math
 import random
 import signal
+import sys
 import time
 
 import torch
@@ -15,7 +16,9 @@ WARM_UP = 100  # steps at the start of a run; a fifth of it after a stop
 
 
 def log(*words):
-    print(time.strftime("%H:%M:%S"), *words, flush=True)
+    """A line with the time of day."""
+    sys.stdout.write(" ".join(map(str, (time.strftime("%H:%M:%S"), *words))) + "\n")
+    sys.stdout.flush()
 
 
 class Run:
@@ -28,14 +31,13 @@ class Run:
     Args:
         groups: optimizer groups with "params" and "lr".
         decay: of the moving average, for one step.
-        optimizer: factory that is given the groups.
+        batch: pictures that a process sees in a step, for the counts.
     """
 
-    def __init__(self, path, groups, minutes, decay=0.998, settle=0.0, optimizer=None, batch=0):
+    def __init__(self, path, groups, minutes, decay=0.998, settle=0.0, batch=0):
         self.path, self.team, self.minutes, self.decay, self.settle = path, Team(), minutes, decay, settle
         self.parameters = [p for group in groups for p in group["params"]]
-        optimizer = optimizer or (lambda given: torch.optim.AdamW(given, betas=(0.9, 0.98), weight_decay=0.01, fused=True))
-        self.optimizer = optimizer(groups)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.values = [p.detach().clone() for p in self.parameters]
         self.batch, self.step, self.seen, self.seconds, self.loss = batch, 0, 0, 0.0, None
@@ -52,10 +54,7 @@ class Run:
             for own, kept in ((self.parameters, state["parameters"]), (self.values, state["average"])):
                 for target, value in zip(own, kept, strict=True):
                     target.copy_(value)
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (ValueError, KeyError):
-            log("another optimizer than before: its state starts anew")
+        self.optimizer.load_state_dict(state["optimizer"])
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak
         self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
