@@ -8,7 +8,7 @@ import random
 
 import numpy as np
 import torch
-from checkpoint import lean, write
+from checkpoint import lean
 from controlnet import controlnet_of
 from edges import canny_map, edge_map
 
@@ -20,6 +20,7 @@ from .pool import Pool
 from .prompts import varied
 from .scenes import Drawings, Painter, Scene, Sticker
 from .training import Run, average_of, log
+from .weights import write
 
 BATCH, RATE = 24, 1.5e-3
 FILE, STATE = "stylization_stickers_edges.safetensors", "controlnet.state"

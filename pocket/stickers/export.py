@@ -1,13 +1,14 @@
 """Export stage: the averaged weights as one checkpoint in ComfyUI's key layout, half precision."""
 
 import torch
-from checkpoint import half, write
+from checkpoint import half
 from networks import TEXT_PREFIX
 
 from .autoencoder import load as load_autoencoder
 from .denoiser import load as load_denoiser
 from .settings import CONTEXT_DIM
 from .training import log
+from .weights import write
 
 FILE = "stylization_stickers.safetensors"
 

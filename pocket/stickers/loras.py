@@ -5,13 +5,14 @@ it can be told whether the rendering or only its pictures were learned.
 """
 
 import torch
-from checkpoint import half, write
+from checkpoint import half
 
 from .denoiser import load as load_denoiser
 from .denoiser import random_times
 from .pool import Pool, grow
 from .settings import BASE_MAKERS, HELD_OUT_RENDERINGS, OF_THE_MAKER, TRAINED_THINGS
 from .training import Run, average_of, log
+from .weights import write
 
 RANK, BATCH, RATE = 8, 24, 3e-3
 SHARDS = 2
