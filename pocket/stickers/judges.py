@@ -73,15 +73,14 @@ def paint_set(work, count, seed):
 
 
 def prepare(work):
-    path = work / "judges.npz"
-    if not path.is_file():
-        torch.set_num_threads(1)
-        pictures, labels = paint_set(work, COUNT, SEED + 5)
-        test, test_labels = paint_set(work, TEST, SEED + 6)
-        part = work / "judges.part.npz"
-        np.savez(part, pictures=pictures, labels=labels, test=test, test_labels=test_labels)
-        part.replace(path)
-    return np.load(path)
+    """Writes judges.npz: canvases for training and others for the test."""
+    torch.set_num_threads(1)
+    pictures, labels = paint_set(work, COUNT, SEED + 5)
+    test, test_labels = paint_set(work, TEST, SEED + 6)
+    part = work / "judges.part.npz"
+    np.savez(part, pictures=pictures, labels=labels, test=test, test_labels=test_labels)
+    part.replace(work / "judges.npz")
+    log(f"{COUNT} canvases for the judges to learn from, {TEST} to test them")
 
 
 def disturbed(x):
@@ -91,8 +90,8 @@ def disturbed(x):
 
 
 def train(work, kind, minutes):
-    data = prepare(work)
-    pictures, labels = data["pictures"], torch.from_numpy(data["labels"])[:, list(KINDS).index(kind)]
+    with np.load(work / "judges.npz") as data:
+        pictures, labels = data["pictures"], torch.from_numpy(data["labels"])[:, list(KINDS).index(kind)]
     torch.manual_seed(1)
     net = Judge(kind).to(memory_format=torch.channels_last)
     run = Run(work / f"judge_{kind}.state", [{"params": list(net.parameters()), "lr": RATE}], minutes, 0.99, 0.6, BATCH)

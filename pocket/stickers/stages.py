@@ -59,6 +59,12 @@ def sheets(args):
         getattr(made, name)()
 
 
+def judge_canvases(args):
+    from . import judges
+
+    judges.prepare(args.work)
+
+
 def judges(args):
     from . import judges
 
@@ -101,7 +107,21 @@ def measure(args):
     measure.run(args.work, args.count)
 
 
-STAGES = (bank, canvases, autoencoder, pool, denoiser, sheets, judges, lora_pools, loras, controlnet, export, measure)
+STAGES = (
+    bank,
+    canvases,
+    autoencoder,
+    pool,
+    denoiser,
+    sheets,
+    judge_canvases,
+    judges,
+    lora_pools,
+    loras,
+    controlnet,
+    export,
+    measure,
+)
 TEAMS = ("autoencoder", "pool", "denoiser", "judges", "lora_pools", "loras", "controlnet")
 
 

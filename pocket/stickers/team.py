@@ -41,7 +41,7 @@ class Team:
 
     def __init__(self):
         self.rank, self.size = int(os.environ.get("STICKERS_RANK", 0)), int(os.environ.get("STICKERS_SIZE", 1))
-        if self.size > 1:
+        if self.size > 1 and not dist.is_initialized():
             torch.set_num_threads(1)
             meeting = "file://" + os.environ["STICKERS_MEETING"]
             dist.init_process_group("gloo", init_method=meeting, rank=self.rank, world_size=self.size, timeout=PATIENCE)

@@ -22,10 +22,10 @@ def log(*words):
 
 
 class Run:
-    """Trains `parameters` until `minutes` have gone in this session.
+    """Trains `parameters` until `minutes` have gone in this call.
 
     The learning rate stays at its peak, which the moving average makes up for, and falls to zero over the last
-    `settle` of the session; a run that will go on later is given `settle=0`. The state file holds parameters, average,
+    `settle` of the call; a run that will go on later is given `settle=0`. The state file holds parameters, average,
     optimizer of the first process, step and counts.
 
     Args:
