@@ -13,7 +13,15 @@ from .denoiser import load as load_denoiser
 from .prompts import exact
 from .sampling import in_parts, sample
 from .scenes import Drawings, Painter, Scene, Sticker, random_scene
-from .settings import CANVAS, HELD_OUT_RENDERINGS, HELD_OUT_THINGS, OF_THE_MAKER, RENDERINGS, TRAINED_THINGS
+from .settings import (
+    BASE_MAKERS,
+    CANVAS,
+    HELD_OUT_RENDERINGS,
+    HELD_OUT_THINGS,
+    OF_THE_MAKER,
+    RENDERINGS,
+    TRAINED_THINGS,
+)
 from .splits import base_cells, held_out_cells
 from .training import log
 
@@ -54,6 +62,19 @@ def grid(path, rows, names, columns):
 def single(thing, rendering, ground="white", maker="fluent", size=104):
     """A scene of one sticker in the middle."""
     return Scene((Sticker(thing, maker, rendering, size, CANVAS // 2, CANVAS // 2),), (ground,))
+
+
+def truths(work):
+    """True stickers, no model: every rendering of the same drawings, the last column two small ones in a scene."""
+    painter = Painter(Drawings(Bank(work / "bank.zip")))
+    grounds, rows = ("white", "blue", "yellow", "green", "navy", "pink"), []
+    names = (*RENDERINGS, *HELD_OUT_RENDERINGS)
+    for rendering in names:
+        makers = ("fluent",) if rendering in OF_THE_MAKER else BASE_MAKERS
+        scenes = [single(t, rendering, grounds[k % 6], makers[k % len(makers)]) for k, t in enumerate(SHOWN[:9])]
+        pair = [Sticker(t, "fluent", rendering, 58, x, 64) for t, x in (("cat", 33), ("rocket", 95))]
+        rows.append([painter.paint(s) for s in (*scenes, Scene(tuple(pair), ("orange", "green")))])
+    grid(work / "sheets" / "truths.png", rows, names, [*SHOWN[:9], "two"])
 
 
 class Sheets:

@@ -53,6 +53,8 @@ def denoiser(args):
 def sheets(args):
     from . import model, sheets
 
+    if args.names == ["truths"]:
+        return sheets.truths(args.work)
     model.use_comfyui(args)
     made = sheets.Sheets(args.work)
     for name in args.names or ("text", "varied", "unseen", "scenes", "image"):
