@@ -85,7 +85,9 @@ def _trained(core: str) -> dict:
 def _refusals(core: str, node) -> dict:
     fake = importlib.import_module(f"{core}.hosts.comfyui.sms.trained_fake")
     said = {}
-    calls = {"measure": lambda: node.execute(*[None] * 7), "train": fake._check_peft}
+    # past the check of inputs, which would miss the pictures first
+    measure = node.execute.__func__.__wrapped__
+    calls = {"measure": lambda: measure(node, *[None] * 7), "train": fake._check_peft}
     for name, call in calls.items():
         try:
             call()
