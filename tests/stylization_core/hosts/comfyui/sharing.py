@@ -269,3 +269,8 @@ def guider(kind: type, model, *conditionings, **settings) -> comfy.samplers.CFGG
     made.set_conds(*conditionings)
     made.set_cfg(**settings)
     return made
+
+
+def passes(calls, reference) -> list[tuple[float, int]]:
+    """(level, rows) of the reference's calls, which its size tells from the run's."""
+    return [(sigma, len(x)) for x, sigma, _ in calls if x.shape[-2:] == reference.samples.shape[-2:]]

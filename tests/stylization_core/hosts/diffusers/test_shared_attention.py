@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -108,13 +104,6 @@ def of_comfy(model):
 @pytest.fixture
 def unet(micro):
     return of_comfy(micro)[0]
-
-
-@pytest.fixture
-def adapter(core):
-    from stylization.stylization_core.hosts.diffusers import shared_attention
-
-    return shared_attention
 
 
 def self_attention(unet) -> dict:
@@ -399,21 +388,3 @@ def test_batches_that_do_not_divide_are_refused(core, unet, adapter):
 def test_masks_of_self_attention_are_refused(core, unet, adapter):
     with adapter.SharedAttention(2).attach(unet):
         refused(core, "attention_mask", lambda: asked(unet, NOISE, 500, attention_mask=torch.ones(6, 120)))
-
-
-def test_missing_diffusers_is_named_with_the_command_that_brings_it(adapter, monkeypatch):
-    monkeypatch.delitem(sys.modules, adapter.__name__)
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ImportError, match=r'-m pip install "diffusers>=[0-9.]+"`'):
-        importlib.import_module(adapter.__name__)
-
-
-def test_nothing_else_of_the_pack_imports_diffusers(pack):
-    root = Path(pack.__file__).parent
-    for file in (root / "__init__.py", *root.glob("nodes/**/*.py"), *root.glob("stylization_core/**/*.py")):
-        if file.is_relative_to(root / "stylization_core" / "hosts" / "diffusers"):
-            continue
-        for statement in ast.walk(ast.parse(file.read_text())):
-            names = [alias.name for alias in getattr(statement, "names", ()) if isinstance(statement, ast.Import)]
-            names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
-            assert not [name for name in names if "diffusers" in name.split(".")], file
