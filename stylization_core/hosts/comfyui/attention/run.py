@@ -35,7 +35,7 @@ from .inject import inject
 from .operators import RunContext
 from .settings import HOLISTIC, REGIONS, SHARED, SHARED_BATCH, Holistic, Regions, SharedAttention
 from .sharing import BatchSharing, ReferenceSharing, probe_of_tokens
-from .step import Acting, Polarities, step_of
+from .step import OpenOperators, Polarities, step_of
 from .trained_injection import injection_of, probe_of_injector
 
 KEY = "stylization.attention"
@@ -136,17 +136,17 @@ class _Run:
     def around_prediction(self, executor, model, conds, x, level, options):
         """CALC_COND_BATCH wrapper: record, then inject what operates."""
         sigma = self.level(level)
-        acting = self._acting(sigma)
-        if acting:
-            step = step_of(acting, sigma, self._polarities(conds, options), conds, self.size)
+        operators = self._open(sigma)
+        if operators:
+            step = step_of(operators, sigma, self._polarities(conds, options), conds, self.size)
             if BATCH not in options.get("transformer_options", {}):
                 options = with_batch(options, len(x))
             options = inject(options, step)
         return executor(model, conds, x, level, options)
 
-    def _acting(self, sigma: float) -> Acting:
+    def _open(self, sigma: float) -> OpenOperators:
         """What acts at a level."""
-        return Acting(
+        return OpenOperators(
             [one for one in self.sharing if one.recorders and one.window.open_at(sigma)],
             self.batch if self.batch is not None and self.batch.window.open_at(sigma) else None,
             [one for one in self.injections if one.window.open_at(sigma)],

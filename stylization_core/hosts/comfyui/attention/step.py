@@ -25,7 +25,7 @@ Polarities = Sequence[int | None]
 
 
 @dataclass(frozen=True)
-class Acting:
+class OpenOperators:
     """The operators whose windows are open.
 
     Attributes:
@@ -99,10 +99,10 @@ class Step:
         return any(operator.sharing.norms for given in self.given.values() for operator in given.shared)
 
 
-def record(acting: Acting, sigma: float, polarities: Collection[int]) -> dict[Recorder, Mapping[int, Record]]:
+def record(opened: OpenOperators, sigma: float, polarities: Collection[int]) -> dict[Recorder, Mapping[int, Record]]:
     """What the references of all operators give at a level: one call of the model for each reference."""
     wanted: dict[Recorder, set[int]] = {}
-    operators: list[Operator] = [*acting.sharing, *acting.injections]
+    operators: list[Operator] = [*opened.sharing, *opened.injections]
     for operator in operators:
         needed = {polarity for polarity in polarities if operator.acts(polarity)}
         for recorder in operator.recorders:
@@ -110,7 +110,9 @@ def record(acting: Acting, sigma: float, polarities: Collection[int]) -> dict[Re
     return {recorder: recorder.at(sigma, needed) for recorder, needed in wanted.items() if needed}
 
 
-def step_of(acting: Acting, sigma: float, polarities: Polarities, conds: Sequence, size: tuple[int, int]) -> Step:
+def step_of(
+    opened: OpenOperators, sigma: float, polarities: Polarities, conds: Sequence, size: tuple[int, int]
+) -> Step:
     """Record, and hand each polarity what is for it.
 
     Args:
@@ -118,19 +120,19 @@ def step_of(acting: Acting, sigma: float, polarities: Polarities, conds: Sequenc
         size: (h, w) of the run's latent.
     """
     asked = {polarity for polarity in polarities if polarity is not None}
-    records = record(acting, sigma, asked)
+    records = record(opened, sigma, asked)
     given = {}
     for polarity in asked:
-        shared = {operator: operator.shared(records, polarity) for operator in acting.sharing}
-        injections = [one for one in acting.injections if one.acts(polarity)]
+        shared = {operator: operator.shared(records, polarity) for operator in opened.sharing}
+        injections = [one for one in opened.injections if one.acts(polarity)]
         prepared = [(one, one.prepare(records, polarity, sigma)) for one in injections]
         given[polarity] = Given(shared, [(one, styles) for one, styles in prepared if styles is not None])
     entries = [entry for entries in conds if entries for entry in entries]
     return Step(
         polarities,
         given,
-        acting.batch,
-        min([1.0, *(one.strength for one in (*acting.sharing, acting.batch) if one is not None)]),
+        opened.batch,
+        min([1.0, *(one.strength for one in (*opened.sharing, opened.batch) if one is not None)]),
         {entry["uuid"]: entry.get("area") for entry in entries if "uuid" in entry},
         size,
     )

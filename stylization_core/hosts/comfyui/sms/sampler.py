@@ -17,9 +17,9 @@ from ....sms.optimize import NotFinite, Terms, channel_spread, optimize
 from ....sms.schedule import lowest_timestep, make_schedule
 from ..model import Levels, dial, foreign_cfg_functions
 from .guider import ScoreSampler, StyleMatchingGuider
-from .reached import save_reached
 from .relevance_map import precomputed
 from .settings import PROTECTION, REFINEMENT, SPECTRUM, Refinement, SpectrumHold
+from .stopped_runs import save_stopped
 
 LOOKS = 50
 """Previews of a run, and looks at whether it is finite still; for either the device is waited for."""
@@ -131,7 +131,7 @@ class _Run:
             raise self._not_finite(stop) from None
         finally:
             if not finished and self.x is not None and self.step > self.settings.start:
-                save_reached(self.guider.inner_model.process_latent_out(self.x), self.step, len(self.schedule), "sms")
+                save_stopped(self.guider.inner_model.process_latent_out(self.x), self.step, len(self.schedule), "sms")
 
     def _not_finite(self, stop: NotFinite) -> StylizationError:
         """Names the step, the input and what is likely to have made it."""

@@ -29,10 +29,10 @@ from stylization.stylization_core.hosts.comfyui.references import inversion, rec
 from stylization.stylization_core.hosts.comfyui.sms import guider as sms_guider
 from stylization.stylization_core.hosts.comfyui.sms import (
     lora_files,
-    reached,
     relevance_map,
     row_gate,
     score_ruler,
+    stopped_runs,
     style_branch,
     style_source,
     trained_fake,
@@ -70,7 +70,7 @@ __all__ = [
     "predictions",
     "repacking",
     "rows",
-    "reached",
+    "stopped_runs",
     "record_cache",
     "recorder",
     "reference",

@@ -137,6 +137,6 @@ def test_full_disk_does_not_hide_the_interrupt(rig, styled, outputs, monkeypatch
     def refuse(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(rig.reached, "write_tensors", refuse)
+    monkeypatch.setattr(rig.stopped_runs, "write_tensors", refuse)
     rig.endings.interrupt(styled, rig.runs.latent())
     assert "could not be saved" in caplog.text

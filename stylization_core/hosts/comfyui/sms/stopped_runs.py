@@ -1,4 +1,4 @@
-"""Keep what an interrupted optimisation had reached: a .latent file in the output folder, as Save Latent writes it."""
+"""Keep what an interrupted optimisation held: a .latent file in the output folder, as Save Latent writes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ....tensor_files import write_tensors
 from ..model import saved_in_any_case
 
 
-def save_reached(samples: Tensor, step: int, steps: int, what: str) -> str | None:
+def save_stopped(samples: Tensor, step: int, steps: int, what: str) -> str | None:
     """Save a LATENT's samples (B, C, H, W); returns the path, or None (logged) when the disk refuses.
 
     Move the file to the input folder and read it with 'Load Latent'.
@@ -28,5 +28,5 @@ def save_reached(samples: Tensor, step: int, steps: int, what: str) -> str | Non
     except StylizationError:
         # it is in the log where it is; the interrupt that led here is what the run ends with
         return None
-    logging.info("[Stylization] %s stopped at step %d of %d; what it had reached is in %s", what, step, steps, path)
+    logging.info("[Stylization] %s stopped at step %d of %d; its last state is in %s", what, step, steps, path)
     return str(path)
