@@ -54,7 +54,11 @@ def test_mask_of_another_aspect_is_refused_by_name(rig, micro):
 
 def test_second_node_of_a_kind_is_refused(rig, styled):
     attach, holds, score = rig.attachments.attach_once, rig.sms_settings, rig.guidance_settings
-    keys = {holds.SPECTRUM: holds.REGULARIZER, holds.REFINEMENT: holds.REFINER, score.GUIDANCE: score.SCORE_GUIDANCE}
+    keys = {
+        holds.SPECTRUM: "Stylize Spectrum Regularizer",
+        holds.REFINEMENT: "Stylize Semantic Refiner",
+        score.GUIDANCE: "Stylize SMS Guidance",
+    }
     for key, node in keys.items():
         once = attach(styled, key, object(), node)
         with pytest.raises(ValueError) as caught:

@@ -242,7 +242,7 @@ def test_refiners_mask_on_the_model_scales_the_score(rig, styled):
 
 
 def test_refiners_mask_of_another_aspect_is_refused_by_the_refiners_name(rig, styled, outputs):
-    settings = rig.sms_settings.Refinement(mask=torch.ones(1, 64, 64))
+    settings = rig.sms_settings.Refinement(mask=torch.ones(1, 64, 64), node=rig.ordinary.REFINER)
     refined = rig.attachments.attach_once(styled, rig.sms_settings.REFINEMENT, settings, rig.ordinary.REFINER)
     with pytest.raises(ValueError) as caught:
         rig.runs.sms(refined, rig.runs.latent())
