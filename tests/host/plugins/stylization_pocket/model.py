@@ -63,9 +63,34 @@ class PocketDrawings(PocketModel):
     sampling_settings = {**PocketModel.sampling_settings, "zsnr": True}
 
 
+class StickerLatent(comfy.latent_formats.LatentFormat):
+    latent_channels = 8
+    latent_dimensions = 2
+    scale_factor = 1.0  # the autoencoder's own scale gives latents of root mean square 1
+    latent_rgb_factors = [
+        [-0.321, -0.273, -0.204],
+        [0.238, -0.043, -0.305],
+        [0.094, -0.17, 0.096],
+        [-0.007, -0.003, 0.007],
+        [0.007, -0.004, -0.008],
+        [-0.006, 0.005, -0.013],
+        [0.011, 0.011, -0.001],
+        [0.017, 0.007, 0.003],
+    ]
+    latent_rgb_factors_bias = [0.35, 0.197, 0.162]
+
+
+class PocketStickers(PocketModel):
+    """The sticker model: 8 latent channels, a schedule that ends at pure noise."""
+
+    unet_config = {**PocketModel.unet_config, "in_channels": 8}
+    latent_format = StickerLatent
+    sampling_settings = {**PocketModel.sampling_settings, "zsnr": True}
+
+
 def register_model():
     models = comfy.supported_models.models
     known = {model.__name__ for model in models}
-    for model in (PocketModel, PocketDrawings):  # the last inserted is asked first
+    for model in (PocketModel, PocketDrawings, PocketStickers):  # the last inserted is asked first
         if model.__name__ not in known:
             models.insert(0, model)

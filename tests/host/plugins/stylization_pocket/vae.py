@@ -11,7 +11,7 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 
-from .autoencoder import PocketAutoencoder
+from .autoencoder import PocketAutoencoder, StickerAutoencoder
 
 SIGNATURE = {"analysis.weight", "synthesis.weight", "blocks8.0.conv1.weight"}
 
@@ -19,7 +19,8 @@ SIGNATURE = {"analysis.weight", "synthesis.weight", "blocks8.0.conv1.weight"}
 def install(vae, state_dict):
     """Put the pocket autoencoder into a freshly built pixel-space VAE object."""
     channels, width = state_dict["synthesis.weight"].shape[1], state_dict["inlet.weight"].shape[0]
-    network = PocketAutoencoder(channels, width)
+    family = StickerAutoencoder if "exit8.weight" in state_dict else PocketAutoencoder
+    network = family(channels, width)
     network.load_state_dict(state_dict)
     vae.first_stage_model = network.eval().requires_grad_(False).to(vae.vae_dtype)
     vae.size = None
